@@ -1,0 +1,1 @@
+"""The mathematics of HiRes Fusion: tensors in, tensors out. Nothing in here knows ComfyUI."""

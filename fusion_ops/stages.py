@@ -1,0 +1,143 @@
+"""Progressive upscaling as data: stages joined by lifts, and the presets that list them.
+
+A preset is one row of `PRESETS`; a new published method adds a row, not code.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+LIFTS = ("latent bicubic", "pixel bicubic", "pixel lanczos")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One resolution of a progressive run, and how the picture before it is lifted to it.
+
+    Attributes:
+        scale: size against the native stage, > 0; None lets the preset's plan choose it.
+        lift: upsampler, one of LIFTS.
+        start: share of the schedule that is skipped, 0 (from pure noise) .. < 1.
+        steps: sampling steps of the whole schedule, None for the node's.
+        cfg: guidance scale, None for the node's.
+        tiled: sample through windows (MultiDiffusion).
+        dilated: add dilated global views.
+        skip_residual: follow the upsampled picture (needs steps, so a start below 1).
+        match: give the result the mean and deviation of the native latent.
+        stride: distance of windows in cells, 0 for half a window.
+        cosine_scale_1: decay of the skip residual.
+        cosine_scale_2: decay of the dilated views' share.
+        cosine_scale_3: decay of the blur.
+        sigma: largest blur in cells.
+    """
+
+    scale: float | None = None
+    lift: str = "latent bicubic"
+    start: float = 0.0
+    steps: int | None = None
+    cfg: float | None = None
+    tiled: bool = True
+    dilated: bool = True
+    skip_residual: bool = True
+    match: bool = True
+    stride: int = 0
+    cosine_scale_1: float = 3.0
+    cosine_scale_2: float = 1.0
+    cosine_scale_3: float = 1.0
+    sigma: float = 0.8
+
+
+PRESETS: dict[str, Stage] = {
+    # arXiv 2311.16973 with the constants of all its examples (its code defaults to a sigma of 1.0).
+    "DemoFusion": Stage(),
+    # Whole pictures through windows only, arXiv 2302.08113: the baseline that repeats objects.
+    "MultiDiffusion": Stage(dilated=False, skip_residual=False, match=False),
+}
+
+
+def plan_stages(preset: str, scale: float, rows: str = "") -> list[Stage]:
+    """The stages after the native one, smallest first.
+
+    Args:
+        preset: a key of PRESETS.
+        scale: last size against the native one, > 1; every whole number below it gets a stage.
+        rows: JSON list of objects with fields of Stage, which replaces the preset's sizes:
+            `[{"scale": 2}, {"scale": 3, "start": 0.3, "cfg": 4}]`. Fields that a row leaves
+            out are the preset's. Empty for the preset's own plan.
+
+    Raises:
+        ValueError: bad rows, sizes that don't grow; the message says what to write.
+    """
+    base = PRESETS[preset]
+    if not rows.strip():
+        if scale <= 1:
+            raise ValueError(f"scale is {scale:g}: choose more than 1, or use the native picture")
+        sizes = [float(s) for s in range(2, math.ceil(scale))] + [scale]
+        return [replace(base, scale=size) for size in sizes]
+    stages = [_stage(base, row, number) for number, row in enumerate(_rows(rows), 1)]
+    for number, (before, after) in enumerate(zip([None, *stages], stages, strict=False), 1):
+        if before and after.scale < before.scale:
+            raise ValueError(
+                f"stage {number} is smaller ({after.scale:g}) than the one before it "
+                f"({before.scale:g}): list the stages from small to large"
+            )
+    return stages
+
+
+def _rows(text: str) -> list[dict[str, Any]]:
+    example = 'write a JSON list such as [{"scale": 2}, {"scale": 3}]'
+    try:
+        rows = json.loads(text)
+    except json.JSONDecodeError as e:
+        raise ValueError(f"stages is no JSON ({e.msg}, line {e.lineno}): {example}") from e
+    if not isinstance(rows, list) or not rows or not all(isinstance(r, dict) for r in rows):
+        raise ValueError(f"stages is no list of objects: {example}")
+    return rows
+
+
+def _stage(base: Stage, row: dict[str, Any], number: int) -> Stage:
+    known = {f.name: f for f in fields(Stage)}
+    for name, value in row.items():
+        if name not in known:
+            raise ValueError(f"stage {number} has no field '{name}': use {', '.join(known)}")
+        _check_value(name, value, number)
+    if row.get("scale") is None:
+        raise ValueError(f'stage {number} has no scale: add "scale": 2 (times the native size)')
+    return replace(base, **row)
+
+
+# The smallest and largest number each field takes.
+LIMITS = {
+    "scale": (0.25, 16),
+    "start": (0, 0.99),
+    "steps": (1, 1000),
+    "cfg": (0, 100),
+    "stride": (0, 4096),
+    "cosine_scale_1": (0, 100),
+    "cosine_scale_2": (0, 100),
+    "cosine_scale_3": (0, 100),
+    "sigma": (0.01, 100),
+}
+WHOLE = ("steps", "stride")
+
+
+def _check_value(name: str, value: Any, number: int) -> None:
+    if name in LIMITS:
+        low, high = LIMITS[name]
+        kinds = (int,) if name in WHOLE else (int, float)
+        if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
+            kind = "a whole number" if name in WHOLE else "a number"
+            raise ValueError(f"stage {number}: {name} must be {kind} from {low} to {high}")
+    elif name == "lift":
+        if value not in LIFTS:
+            raise ValueError(f"stage {number}: lift must be one of {', '.join(LIFTS)}")
+    elif not isinstance(value, bool):
+        raise ValueError(f"stage {number}: {name} must be true or false")
+
+
+def stage_size(native: tuple[int, int], scale: float) -> tuple[int, int]:
+    """(height, width) in cells of a stage."""
+    return round(native[0] * scale), round(native[1] * scale)

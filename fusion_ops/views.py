@@ -1,0 +1,209 @@
+"""Geometry of views: windows (contiguous) and lattices (strided) of a canvas.
+
+All sizes are in latent cells. Pure functions of integers and tensors; the views that one
+call yields all have the same size, so that they stack on the batch axis.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor
+
+BORDERS = ("zero", "clamp")
+WINDOW_WEIGHTS = ("uniform", "gaussian", "cosine")
+
+
+class Window(NamedTuple):
+    """A window on the canvas. `top` and `left` may be negative where it sticks out."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    def inside(self, canvas: tuple[int, int]) -> tuple[slice, slice, slice, slice]:
+        """The part inside the canvas: (canvas rows, canvas columns, own rows, own columns)."""
+        rows, own_rows = _overlap(self.top, self.height, canvas[0])
+        columns, own_columns = _overlap(self.left, self.width, canvas[1])
+        return rows, columns, own_rows, own_columns
+
+    def take(self, x: Tensor) -> Tensor:
+        """Cut the window out of x (..., H, W); zeros where it lies outside the canvas."""
+        rows, columns, own_rows, own_columns = self.inside(x.shape[-2:])
+        cut = x[..., rows, columns]
+        if cut.shape[-2:] == (self.height, self.width):
+            return cut
+        after = (self.height - own_rows.stop, self.width - own_columns.stop)
+        return F.pad(cut, (own_columns.start, after[1], own_rows.start, after[0]))
+
+
+def _overlap(start: int, size: int, length: int) -> tuple[slice, slice]:
+    first, last = max(start, 0), min(start + size, length)
+    return slice(first, last), slice(first - start, last - start)
+
+
+def window_starts(length: int, window: int, stride: int) -> list[int]:
+    """First cells of the windows on one axis; the last window is moved back to the edge.
+
+    An axis shorter than the window has one window, of the axis' own length.
+    """
+    if length <= window:
+        return [0]
+    count = math.ceil((length - window) / stride) + 1
+    return [min(k * stride, length - window) for k in range(count)]
+
+
+def jitter_range(window: int, stride: int) -> int:
+    """Largest random shift of a window on one axis that cannot open a gap (DemoFusion: 16)."""
+    return max((window - stride) // 4, 0)
+
+
+def _axis_shift(start: int, window: int, length: int, reach: int, rng: random.Random) -> int:
+    """Random shift of one window on one axis: outwards only for a window at an edge."""
+    at_start, at_end = start == 0, start + window >= length
+    low = 0 if at_end and not at_start else -reach
+    high = 0 if at_start and not at_end else reach
+    return 0 if at_start and at_end else rng.randint(low, high)
+
+
+def windows(
+    canvas: tuple[int, int],
+    window: int,
+    stride: int,
+    rng: random.Random | None = None,
+    border: str = "zero",
+) -> tuple[Window, ...]:
+    """MultiDiffusion's windows over a canvas, row by row (arXiv 2302.08113; DemoFusion 3.2).
+
+    Args:
+        canvas: (H, W) in cells.
+        window: side of a window; a shorter canvas side gets windows of its own length.
+        stride: distance of windows, 1..window.
+        rng: draws a shift for every window, 0 without.
+        border: "zero" lets windows at the edge move out over it, as published (they see zeros
+            there); "clamp" keeps every window inside the canvas.
+    """
+    check_windows(window, stride, border)
+    height, width = canvas
+    size = (min(window, height), min(window, width))
+    reach = jitter_range(window, stride) if rng else 0
+    found = []
+    for top in window_starts(height, window, stride):
+        for left in window_starts(width, window, stride):
+            if reach:
+                top_, left_ = (
+                    start + _axis_shift(start, side, length, reach, rng)
+                    for start, side, length in ((top, size[0], height), (left, size[1], width))
+                )
+                if border == "clamp":
+                    top_ = min(max(top_, 0), height - size[0])
+                    left_ = min(max(left_, 0), width - size[1])
+                found.append(Window(top_, left_, *size))
+            else:
+                found.append(Window(top, left, *size))
+    return tuple(found)
+
+
+def check_windows(window: int, stride: int, border: str = "zero") -> None:
+    """Raise ValueError, with the fix, for a window and stride that cannot cover a canvas."""
+    if window < 1 or not 1 <= stride <= window:
+        raise ValueError(
+            f"windows of {window} cells at a stride of {stride} leave gaps: "
+            f"choose a stride between 1 and {max(window, 1)}"
+        )
+    if border not in BORDERS:
+        raise ValueError(f"unknown border '{border}': choose one of {', '.join(BORDERS)}")
+
+
+def window_weight(height: int, width: int, kind: str) -> Tensor:
+    """How much each cell of a window counts where windows overlap, (H, W), all > 0, symmetric.
+
+    "uniform" is MultiDiffusion's plain mean, "gaussian" Mixture of Diffusers' bell with a
+    variance of 0.01 sides squared (arXiv 2302.02412), "cosine" a feather over the whole side.
+    """
+    return _axis_weight(height, kind)[:, None] * _axis_weight(width, kind)[None, :]
+
+
+def _axis_weight(length: int, kind: str) -> Tensor:
+    place = (torch.arange(length, dtype=torch.float32) + 0.5) / length
+    if kind == "uniform":
+        return torch.ones(length)
+    if kind == "gaussian":
+        return torch.exp(-((place - 0.5) ** 2) / (2 * 0.01)).clamp_min(1e-4)
+    if kind == "cosine":
+        return torch.sin(math.pi * place) ** 2 + 1e-4
+    raise ValueError(f"unknown window weights '{kind}': choose one of {', '.join(WINDOW_WEIGHTS)}")
+
+
+class WindowSet(NamedTuple):
+    """Windows that cover a canvas, and how they are averaged where they overlap."""
+
+    places: tuple[Window, ...]
+    canvas: tuple[int, int]
+    weights: str = "uniform"
+
+    @property
+    def origins(self) -> list[tuple[int, int]]:
+        """(top, left) of each view on the canvas, in cells."""
+        return [(place.top, place.left) for place in self.places]
+
+    def stack(self, x: Tensor) -> Tensor:
+        """All views of x (B, ..., H, W) on the batch axis, (V*B, ..., h, w), batch innermost."""
+        return torch.cat([place.take(x) for place in self.places])
+
+    def merge(self, stacked: Tensor) -> Tensor:
+        """Weighted mean of the views on the canvas, float32, (B, ..., H, W)."""
+        values = stacked.unflatten(0, (len(self.places), -1))
+        weight = window_weight(*values.shape[-2:], self.weights).to(values.device)
+        total = values.new_zeros((*values.shape[1:-2], *self.canvas), dtype=torch.float32)
+        count = total.new_zeros(self.canvas)
+        for value, place in zip(values, self.places, strict=True):
+            rows, columns, own_rows, own_columns = place.inside(self.canvas)
+            part = weight[own_rows, own_columns]
+            total[..., rows, columns] += value[..., own_rows, own_columns].float() * part
+            count[rows, columns] += part
+        return total / count
+
+
+class LatticeSet(NamedTuple):
+    """All strided views x[a::factor, b::factor] of a canvas, row-major in (a, b).
+
+    A canvas that does not divide gets zeros at its top and left (DemoFusion's published code).
+    """
+
+    factor: int
+    canvas: tuple[int, int]
+
+    @property
+    def origins(self) -> list[tuple[int, int]]:
+        """(0, 0) for every lattice: each one shows the whole picture."""
+        return [(0, 0)] * self.factor**2
+
+    def pad(self, x: Tensor) -> Tensor:
+        """x (..., H, W) with zeros at the top and left so that both sides divide."""
+        height, width = self.canvas
+        return F.pad(x, (-width % self.factor, 0, -height % self.factor, 0))
+
+    def stack(self, x: Tensor) -> Tensor:
+        """All views of x (B, ..., H, W), padded or not, (V*B, ..., h, w), batch innermost."""
+        x = self.pad(x) if x.shape[-2:] == self.canvas else x
+        pattern = "b ... (h sh) (w sw) -> (sh sw b) ... h w"
+        return rearrange(x, pattern, sh=self.factor, sw=self.factor)
+
+    def merge(self, stacked: Tensor) -> Tensor:
+        """Put the views back on the canvas, (B, ..., H, W)."""
+        pattern = "(sh sw b) ... h w -> b ... (h sh) (w sw)"
+        full = rearrange(stacked, pattern, sh=self.factor, sw=self.factor)
+        height, width = self.canvas
+        return full[..., full.shape[-2] - height :, full.shape[-1] - width :]
+
+
+def dilation_factor(canvas: tuple[int, int], native: int) -> int:
+    """round(longer side / native side), at least 1: the lattices are then of native size."""
+    return max(1, round(max(canvas) / native))

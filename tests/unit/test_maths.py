@@ -1,0 +1,126 @@
+"""Schedules, filters, upsampling and stage plans against values worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hires_fusion.fusion_ops.filters import blur, match_statistics
+from hires_fusion.fusion_ops.schedule import blur_sigma, cosine_factor
+from hires_fusion.fusion_ops.stages import PRESETS, plan_stages, stage_size
+from hires_fusion.fusion_ops.upsample import resize
+
+
+# (t, c2, c1, blur) of the published code with scales 3, 1, 1 and sigma 0.8
+@pytest.mark.parametrize(
+    ("t", "c2", "c1", "width"),
+    [
+        (981, 0.9991, 0.9973, 0.799),
+        (801, 0.905, 0.742, 0.725),
+        (601, 0.656, 0.282, 0.528),
+        (501, 0.502, 0.126, 0.405),
+        (301, 0.207, 0.0089, 0.172),
+        (1, 0.0, 0.0, 0.008),
+    ],
+)
+def test_published_schedule(t, c2, c1, width):
+    assert cosine_factor(t / 1000, 1) == pytest.approx(c2, abs=6e-4)
+    assert cosine_factor(t / 1000, 3) == pytest.approx(c1, abs=6e-4)
+    assert blur_sigma(t / 1000, 0.8, 1) == pytest.approx(width, abs=6e-4)
+
+
+def test_schedule_ends():
+    assert cosine_factor(1, 2.5) == 1 and cosine_factor(0, 2.5) == 0
+    assert cosine_factor(0.3, 0) == 1
+
+
+def test_blur_of_a_point_is_the_kernel():
+    x = torch.zeros(1, 2, 9, 9)
+    x[0, :, 4, 4] = 1
+    line = [math.exp(-(i**2) / (2 * 0.8**2)) for i in (-1, 0, 1)]
+    expected = torch.tensor(line) / sum(line)
+    got = blur(x, 3, 0.8)
+    assert torch.allclose(got[0, 1, 3:6, 3:6], expected[:, None] * expected, atol=1e-6)
+    assert got.sum() == pytest.approx(2, abs=1e-5)
+
+
+def test_blur_has_zeros_outside():
+    got = blur(torch.ones(1, 1, 4, 4), 3, 0.8)
+    side = 1 - math.exp(-1 / 1.28) / (1 + 2 * math.exp(-1 / 1.28))
+    assert got[0, 0, 0, 0] == pytest.approx(side**2, abs=1e-5)
+    assert got[0, 0, 1, 1] == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 7, 5), (1, 16, 3, 6, 6)])
+def test_blur_limits(shape):
+    x = torch.randn(shape)
+    assert blur(x, 1, 0.8) is x
+    assert torch.allclose(blur(x, 3, 0.01), x)
+    assert blur(x, 5, 2.0).shape == shape
+
+
+def test_statistics_are_matched_per_sample():
+    x, reference = torch.randn(3, 4, 6, 5) * 3 + 1, torch.randn(3, 4, 9, 9) * 0.5 - 2
+    got = match_statistics(x, reference)
+    for mine, wanted in zip(got, reference, strict=True):
+        assert mine.mean() == pytest.approx(float(wanted.mean()), abs=1e-5)
+        assert mine.std() == pytest.approx(float(wanted.std()), abs=1e-5)
+    assert torch.allclose(match_statistics(x, x), x, atol=1e-5)
+    assert torch.isfinite(match_statistics(torch.ones(1, 4, 3, 3), reference[:1])).all()
+
+
+@pytest.mark.parametrize("size", [(7, 5), (20, 14), (13, 31)])
+def test_resize_is_the_published_bicubic(size):
+    x = torch.randn(2, 4, 10, 7)
+    assert torch.equal(resize(x, size), F.interpolate(x, size=size, mode="bicubic"))
+    frames = resize(x[:, :, None].repeat(1, 1, 3, 1, 1), size)
+    assert frames.shape == (2, 4, 3, *size) and torch.equal(frames[:, :, 1], resize(x, size))
+
+
+def scales(*args):
+    return [stage.scale for stage in plan_stages(*args)]
+
+
+def test_presets_plan_every_whole_number():
+    assert scales("DemoFusion", 4.0) == [2, 3, 4]
+    assert scales("DemoFusion", 2.5) == [2, 2.5]
+    assert scales("DemoFusion", 1.5) == [1.5]
+    assert all(plan_stages(name, 2.0) for name in PRESETS)
+
+
+def test_listed_stages_take_the_preset_for_what_they_leave_out():
+    plan = plan_stages("DemoFusion", 9, '[{"scale": 2}, {"scale": 4, "start": 0.3, "cfg": 4}]')
+    assert [s.scale for s in plan] == [2, 4]
+    assert plan[0].start == 0 and plan[0].cfg is None and plan[0].skip_residual
+    assert plan[1].start == 0.3 and plan[1].cfg == 4 and plan[1].cosine_scale_1 == 3
+
+
+@pytest.mark.parametrize(
+    ("rows", "fix"),
+    [
+        ("2, 3", "JSON"),
+        ("[]", "JSON list"),
+        ('[{"size": 2}]', "use scale"),
+        ('[{"start": 0.2}]', '"scale": 2'),
+        ('[{"scale": 3}, {"scale": 2}]', "small to large"),
+        ('[{"scale": true}]', "a number"),
+        ('[{"scale": 2, "steps": 2.5}]', "whole number"),
+        ('[{"scale": 2, "start": 1}]', "0 to 0.99"),
+        ('[{"scale": 2, "lift": "magic"}]', "latent bicubic"),
+        ('[{"scale": 2, "tiled": 1}]', "true or false"),
+    ],
+)
+def test_bad_stages_are_refused_with_the_fix(rows, fix):
+    with pytest.raises(ValueError, match=fix):
+        plan_stages("DemoFusion", 2, rows)
+
+
+def test_a_scale_that_enlarges_nothing_is_refused():
+    with pytest.raises(ValueError, match="more than 1"):
+        plan_stages("DemoFusion", 1.0)
+
+
+def test_stage_sizes_round_to_cells():
+    assert stage_size((32, 21), 1.5) == (48, 32)

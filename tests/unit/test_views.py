@@ -1,0 +1,132 @@
+"""Geometry of windows and lattices: properties that hold for every canvas."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+from hires_fusion.fusion_ops.views import (
+    BORDERS,
+    WINDOW_WEIGHTS,
+    LatticeSet,
+    WindowSet,
+    dilation_factor,
+    jitter_range,
+    window_starts,
+    window_weight,
+    windows,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+
+sides = st.integers(1, 90)
+canvases = st.tuples(sides, sides)
+grids = st.integers(1, 40).flatmap(lambda w: st.tuples(st.just(w), st.integers(1, w)))
+seeds = st.none() | st.integers(0, 2**32)
+
+
+def drawn(seed):
+    return None if seed is None else random.Random(seed)
+
+
+@given(canvases, grids, seeds, st.sampled_from(BORDERS))
+def test_every_cell_is_covered_by_windows_of_one_size(canvas, grid, seed, border):
+    window, stride = grid
+    places = windows(canvas, window, stride, drawn(seed), border)
+    count = torch.zeros(canvas)
+    for place in places:
+        rows, columns, own_rows, own_columns = place.inside(canvas)
+        assert (place.height, place.width) == (min(window, canvas[0]), min(window, canvas[1]))
+        assert own_rows.stop - own_rows.start == rows.stop - rows.start
+        assert own_columns.stop - own_columns.start == columns.stop - columns.start
+        count[rows, columns] += 1
+    assert count.min() >= 1
+
+
+@given(canvases, grids, seeds)
+def test_windows_leave_the_canvas_by_the_jitter_at_most(canvas, grid, seed):
+    window, stride = grid
+    reach = jitter_range(window, stride)
+    for place in windows(canvas, window, stride, drawn(seed)):
+        assert -reach <= place.top <= canvas[0] - place.height + reach
+        assert -reach <= place.left <= canvas[1] - place.width + reach
+    for place in windows(canvas, window, stride, drawn(seed), "clamp"):
+        assert 0 <= place.top <= canvas[0] - place.height
+        assert 0 <= place.left <= canvas[1] - place.width
+
+
+@given(canvases, grids, seeds, st.sampled_from(WINDOW_WEIGHTS), st.sampled_from(BORDERS))
+def test_merging_cut_windows_gives_the_canvas_back(canvas, grid, seed, weights, border):
+    window, stride = grid
+    places = windows(canvas, window, stride, drawn(seed), border)
+    views = WindowSet(places, canvas, weights)
+    x = torch.randn(2, 3, *canvas)
+    stacked = views.stack(x)
+    assert stacked.shape == (2 * len(places), 3, places[0].height, places[0].width)
+    assert torch.allclose(views.merge(stacked), x, atol=1e-5)
+
+
+@given(sides, sides, st.sampled_from(WINDOW_WEIGHTS))
+def test_weights_are_positive_and_symmetric(height, width, kind):
+    weight = window_weight(height, width, kind)
+    assert weight.shape == (height, width) and weight.min() > 0
+    assert torch.allclose(weight, weight.flip(0), rtol=1e-4)
+    assert torch.allclose(weight, weight.flip(1), rtol=1e-4)
+
+
+@given(canvases, st.integers(1, 8))
+def test_lattices_partition_the_canvas(canvas, factor):
+    views = LatticeSet(factor, canvas)
+    x = torch.arange(canvas[0] * canvas[1], dtype=torch.float32).view(1, 1, *canvas) + 1
+    stacked = views.stack(x)
+    assert stacked.shape[0] == factor**2 == len(views.origins)
+    seen = stacked[stacked > 0]  # the padding is 0
+    assert torch.equal(seen.sort().values, x.flatten())
+    assert torch.equal(views.merge(stacked), x)
+
+
+def test_lattices_are_row_major_with_the_batch_innermost():
+    x = torch.arange(2 * 16).view(2, 1, 4, 4)
+    stacked = LatticeSet(2, (4, 4)).stack(x).unflatten(0, (4, 2))
+    for view, (a, b) in enumerate([(0, 0), (0, 1), (1, 0), (1, 1)]):
+        assert torch.equal(stacked[view], x[..., a::2, b::2])
+
+
+def test_lattice_padding_is_at_the_top_and_left():
+    stacked = LatticeSet(2, (3, 3)).stack(torch.ones(1, 1, 3, 3))
+    assert torch.equal(stacked[0, 0], torch.tensor([[0.0, 0.0], [0.0, 1.0]]))
+    assert torch.equal(stacked[3, 0], torch.ones(2, 2))
+
+
+@pytest.mark.parametrize(
+    ("length", "window", "stride", "starts"),
+    [
+        (256, 128, 64, [0, 64, 128]),
+        (384, 128, 96, [0, 96, 192, 256]),
+        (144, 128, 64, [0, 16]),
+        (129, 128, 64, [0, 1]),
+        (100, 128, 64, [0]),
+        (128, 128, 64, [0]),
+    ],
+)
+def test_published_window_places(length, window, stride, starts):
+    assert window_starts(length, window, stride) == starts
+
+
+@pytest.mark.parametrize(("stride", "reach"), [(64, 16), (96, 8), (8, 30), (128, 0)])
+def test_published_jitter(stride, reach):
+    assert jitter_range(128, stride) == reach
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_published_number_of_views(scale):
+    canvas = (128 * scale, 128 * scale)
+    assert len(windows(canvas, 128, 64)) == (2 * scale - 1) ** 2
+    assert dilation_factor(canvas, 128) == scale
+
+
+@pytest.mark.parametrize(("window", "stride"), [(16, 0), (16, 17), (0, 1)])
+def test_gaps_are_refused_with_the_fix(window, stride):
+    with pytest.raises(ValueError, match="choose a stride between"):
+        windows((32, 32), window, stride)
