@@ -1,0 +1,24 @@
+"""The surface: one file per technique, each a schema and a short execute; no mathematics.
+
+The next node: write a file like `skip_residual.py`, add its class to NODES, give it a page in
+`web/docs/` and a place in a workflow.
+"""
+
+from .demo_model import LoadDemoModel
+from .dilated import DilatedSampling
+from .latents import DiffuseLatent, LatentList, MatchStatistics, UpsampleLatent
+from .progressive import ProgressiveUpscale
+from .skip_residual import SkipResidual
+from .tiled import TiledDiffusion
+
+NODES = [
+    LoadDemoModel,
+    TiledDiffusion,
+    DilatedSampling,
+    SkipResidual,
+    UpsampleLatent,
+    DiffuseLatent,
+    MatchStatistics,
+    LatentList,
+    ProgressiveUpscale,
+]

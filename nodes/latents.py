@@ -1,0 +1,136 @@
+"""The primitives between two stages: upsample, diffuse, match statistics, collect."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..fusion_ops.stages import LIFTS, stage_size
+from ..sampling import lift
+from .schema import schema
+
+
+class UpsampleLatent(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="HRF_UpsampleLatent",
+            display_name="Upsample Latent",
+            category="latent",
+            search_aliases=["lift", "resize latent"],
+            description="Enlarges a finished latent for the next stage: in latent space as "
+            "DemoFusion does, or as pixels through the VAE, which is sharper.",
+            inputs=[
+                io.Latent.Input("samples", tooltip="The latent to enlarge."),
+                io.Float.Input(
+                    "scale",
+                    default=2.0,
+                    min=0.25,
+                    max=16.0,
+                    step=0.01,
+                    tooltip="Size against the latent's own, where height and width are 0.",
+                ),
+                io.Combo.Input(
+                    "method",
+                    options=list(LIFTS),
+                    default="latent bicubic",
+                    tooltip="Where and how to interpolate. The pixel methods need a VAE.",
+                ),
+                io.Int.Input(
+                    "height",
+                    default=0,
+                    min=0,
+                    max=8192,
+                    tooltip="Height in latent cells (8 pixels each for most models), 0 for scale.",
+                ),
+                io.Int.Input(
+                    "width",
+                    default=0,
+                    min=0,
+                    max=8192,
+                    tooltip="Width in latent cells, 0 for scale.",
+                ),
+                io.Vae.Input("vae", optional=True, tooltip="Goes to pixels and back."),
+            ],
+            outputs=[io.Latent.Output(tooltip="The enlarged latent.")],
+        )
+
+    @classmethod
+    def execute(cls, samples, scale, method, height, width, vae=None) -> io.NodeOutput:
+        size = stage_size(lift.check_latent(samples), scale)
+        size = (height or size[0], width or size[1])
+        return io.NodeOutput(lift.upsample(samples, size, method, vae))
+
+
+class DiffuseLatent(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="HRF_DiffuseLatent",
+            display_name="Diffuse Latent",
+            category="latent",
+            search_aliases=["add noise", "renoise"],
+            description="Forward diffusion: noises a latent to where the sigmas start. Sample it "
+            "with DisableNoise. (A sampler with RandomNoise does the same by itself.)",
+            inputs=[
+                io.Model.Input("model", tooltip="The model whose noise schedule counts."),
+                io.Latent.Input("samples", tooltip="The finished latent to noise."),
+                io.Noise.Input("noise", tooltip="The noise to add."),
+                io.Sigmas.Input("sigmas", tooltip="The schedule; its first sigma is used."),
+            ],
+            outputs=[io.Latent.Output(tooltip="The noised latent.")],
+        )
+
+    @classmethod
+    def execute(cls, model, samples, noise, sigmas) -> io.NodeOutput:
+        lift.check_latent(samples)
+        if len(sigmas) == 0:
+            return io.NodeOutput(samples)
+        return io.NodeOutput(lift.diffuse(model, samples, noise, sigmas[0]))
+
+
+class MatchStatistics(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="HRF_MatchStatistics",
+            display_name="Match Statistics",
+            category="latent",
+            search_aliases=["renormalize", "adain"],
+            description="Gives a latent the mean and standard deviation of another one, as "
+            "DemoFusion does at the end of each stage with the native latent.",
+            inputs=[
+                io.Latent.Input("samples", tooltip="The latent to adjust."),
+                io.Latent.Input("reference", tooltip="The latent to take the statistics from."),
+            ],
+            outputs=[io.Latent.Output(tooltip="The adjusted latent.")],
+        )
+
+    @classmethod
+    def execute(cls, samples, reference) -> io.NodeOutput:
+        return io.NodeOutput(lift.match_statistics(samples, reference))
+
+
+class LatentList(io.ComfyNode):
+    MOST = 16
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="HRF_LatentList",
+            display_name="Latent List",
+            category="latent",
+            description="Joins latents of different sizes to one list, so that the nodes behind "
+            "it run once for each of them.",
+            inputs=[
+                io.Latent.Input(
+                    f"latent_{i}", optional=i > 1, tooltip=f"Number {i} of the list."
+                )
+                for i in range(1, cls.MOST + 1)
+            ],
+            outputs=[io.Latent.Output(is_output_list=True, tooltip="The latents, in order.")],
+        )
+
+    @classmethod
+    def execute(cls, **latents) -> io.NodeOutput:
+        ordered = sorted(latents, key=lambda name: int(name.split("_")[1]))
+        return io.NodeOutput([latents[n] for n in ordered if latents[n] is not None])

@@ -1,0 +1,79 @@
+"""MultiDiffusion's overlapping windows, arXiv 2302.08113."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..fusion_ops.views import BORDERS, WINDOW_WEIGHTS
+from ..sampling.denoiser import add_views
+from ..sampling.plan import LocalViews
+from .schema import advanced, schema
+
+
+class TiledDiffusion(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="HRF_TiledDiffusion",
+            display_name="Tiled Diffusion",
+            category="model",
+            search_aliases=["multidiffusion", "tiles", "hires", "demofusion"],
+            description="Denoises a large picture through overlapping windows of the size that "
+            "the model was trained on, and averages them in every step (MultiDiffusion).",
+            inputs=[
+                io.Model.Input("model", tooltip="The model to denoise through windows."),
+                io.Int.Input(
+                    "window",
+                    default=0,
+                    min=0,
+                    max=4096,
+                    tooltip="Side of a window in latent cells (128 cells are 1024 pixels for "
+                    "SDXL). 0 takes the model's native size.",
+                ),
+                io.Int.Input(
+                    "stride",
+                    default=0,
+                    min=0,
+                    max=4096,
+                    tooltip="Distance between windows in latent cells. Smaller is smoother and "
+                    "slower. 0 takes half a window, as DemoFusion does (64 for SDXL).",
+                ),
+                io.Boolean.Input(
+                    "jitter",
+                    default=True,
+                    tooltip="Shift every window at random in every step, so that no seam stays "
+                    "in one place. The shifts come from the sampler's seed.",
+                ),
+                io.Combo.Input(
+                    "weights",
+                    options=list(WINDOW_WEIGHTS),
+                    default="uniform",
+                    tooltip="How windows count where they overlap: all alike as published, or "
+                    "fading to their edges (gaussian, cosine).",
+                ),
+                io.Int.Input(
+                    "view_batch_size",
+                    default=0,
+                    min=0,
+                    max=256,
+                    tooltip="Views per model call. It changes speed and memory, not the picture. "
+                    "0 takes what fits in free memory, up to 16.",
+                ),
+                io.Combo.Input(
+                    "border",
+                    options=list(BORDERS),
+                    default="zero",
+                    tooltip="Windows at the edge with jitter: 'zero' moves them out over the "
+                    "edge, where they see zeros (as published); 'clamp' keeps them inside.",
+                    **advanced(),
+                ),
+            ],
+            outputs=[io.Model.Output(tooltip="The model, denoising through windows.")],
+        )
+
+    @classmethod
+    def execute(
+        cls, model, window, stride, jitter, weights, view_batch_size, border="zero"
+    ) -> io.NodeOutput:
+        local = LocalViews(window, stride, jitter, weights, border)
+        return io.NodeOutput(add_views(model, local=local, view_batch_size=view_batch_size))

@@ -1,0 +1,237 @@
+"""Runs a plan of views inside the denoiser and fuses their predictions of x0.
+
+For Euler and DDIM the mean of stepped views is one step with the mean of their x0, so the
+fusion happens on x0 and any sampler, and any of eps, v and flow models, can be used.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import random
+from typing import Any
+
+import comfy.model_management
+import comfy.utils
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrappersMP
+from torch import Tensor
+
+from ..fusion_ops import filters, schedule
+from ..fusion_ops.views import (
+    LatticeSet,
+    WindowSet,
+    check_windows,
+    dilation_factor,
+    windows,
+)
+from . import conditioning
+from .latents import diffusion_time, native_cells
+from .memory import even_batches, fitting_views
+from .plan import KEY, ViewPlan
+
+RUN = f"{KEY}_run"
+
+
+def add_views(model: ModelPatcher, **paths: Any) -> ModelPatcher:
+    """A clone of the MODEL whose plan has the given fields of ViewPlan changed.
+
+    The wrappers are added once, whichever view node comes first, so that order doesn't matter.
+    """
+    model = model.clone()
+    plan = model.model_options.get(KEY, ViewPlan())
+    model.model_options[KEY] = dataclasses.replace(plan, **paths)
+    for kind, wrapper in WRAPPERS.items():
+        if not model.get_wrappers(kind, KEY):
+            model.add_wrapper_with_key(kind, KEY, wrapper)
+    return model
+
+
+class ViewRun:
+    """State of one sampling run, gone when it ends."""
+
+    def __init__(self, seed: int = 0, sigmas: Tensor | None = None):
+        self.seed = seed
+        self.sigmas = sigmas
+        self.most_views: int | None = None  # set when the device ran out of memory
+        self._bar: comfy.utils.ProgressBar | None = None
+        self._views = 0
+        self._step = 0
+        self._done = 0
+
+    def rng(self, sigma: float) -> random.Random:
+        """Random numbers of one noise level: they depend on nothing but it and the seed."""
+        return random.Random(f"{self.seed}/{sigma:.6e}")
+
+    def start_call(self, sigma: float, views: int) -> None:
+        """A denoiser call of so many views begins."""
+        if self.sigmas is None:
+            return
+        if self._bar is None:
+            self._views = views
+            self._bar = comfy.utils.ProgressBar((len(self.sigmas) - 1) * views)
+        step = int((self.sigmas[:-1] - sigma).abs().argmin())
+        if step > self._step:
+            self._step, self._done = step, 0
+
+    def advance(self, views: int) -> None:
+        """Views are done: the host's progress bar counts them instead of steps."""
+        if self._bar is None:
+            return
+        self._done = min(self._done + views, self._views)  # second-order samplers call twice
+        self._bar.update_absolute(self._step * self._views + self._done)
+
+
+def denoise_views(executor, model, conds, x: Tensor, timestep: Tensor, model_options: dict) -> list:
+    """CALC_COND_BATCH wrapper: x0 of every cond list, fused from the plan's views.
+
+    local = mean over windows of D(window); global = D(lattices of blur(x)) + (x - blur(x));
+    x0 = (1 - c2) local + c2 global (DemoFusion, arXiv 2311.16973, in x0 space).
+    """
+    plan: ViewPlan = model_options[KEY]
+    run: ViewRun = model_options.get(RUN) or ViewRun()
+    sigma = float(timestep.flatten()[0])
+    time = diffusion_time(model.model_sampling, timestep)
+    local, dilated = _view_sets(plan, tuple(x.shape[-2:]), native_cells(model), run.rng(sigma))
+    share = schedule.cosine_factor(time, plan.dilated.cosine_scale_2) if dilated else 0.0
+    run.start_call(sigma, sum(len(views.origins) for views in (local, dilated) if views) or 1)
+
+    call = _ViewCall(executor, model, conds, timestep, model_options, plan, run)
+    near = None
+    if share < 1:
+        near = call.views(x, local) if local else call.canvas(x)
+    if share == 0:
+        return near
+    width = schedule.blur_sigma(time, plan.dilated.sigma, plan.dilated.cosine_scale_3)
+    far = _dilated_x0(call, x, dilated, width)
+    if near is None:
+        return far
+    return [(1 - share) * a + share * b for a, b in zip(near, far, strict=True)]
+
+
+def _view_sets(
+    plan: ViewPlan, canvas: tuple[int, int], native: int, rng: random.Random
+) -> tuple[WindowSet | None, LatticeSet | None]:
+    """Windows and lattices of this canvas; None where one view would be the whole canvas."""
+    local = dilated = None
+    if plan.local:
+        window, stride = plan.local.sizes(native)
+        jitter = rng if plan.local.jitter else None
+        places = windows(canvas, window, stride, jitter, plan.local.border)
+        local = WindowSet(places, canvas, plan.local.weights) if len(places) > 1 else None
+    if plan.dilated:
+        factor = plan.dilated.factor or dilation_factor(canvas, native)
+        dilated = LatticeSet(factor, canvas) if factor > 1 or local else None
+    return local, dilated
+
+
+def _dilated_x0(call: _ViewCall, x: Tensor, lattices: LatticeSet, sigma: float) -> list[Tensor]:
+    """D(blur(x)) + (x - blur(x)) for every cond list, evaluated on the lattices."""
+    padded = lattices.pad(x)
+    blurred = padded
+    if lattices.factor > 1:
+        blurred = filters.blur(padded, 2 * lattices.factor - 1, sigma)
+        blurred = filters.match_statistics(blurred, padded)
+    height, width = lattices.canvas
+    detail = (padded - blurred)[..., -height:, -width:]
+    return [x0 + detail for x0 in call.views(blurred, lattices)]
+
+
+class _ViewCall:
+    """One evaluation of the denoiser on the canvas."""
+
+    def __init__(self, executor, model, conds, timestep, model_options, plan, run):
+        self.executor = executor
+        self.model = model
+        self.conds = conds
+        self.timestep = timestep
+        self.model_options = model_options
+        self.plan: ViewPlan = plan
+        self.run: ViewRun = run
+
+    def canvas(self, x: Tensor) -> list[Tensor]:
+        """x0 of the whole canvas at once: the host's own evaluation, untouched."""
+        out = self.executor(self.model, self.conds, x, self.timestep, self.model_options)
+        self.run.advance(1)
+        return out
+
+    def views(self, x: Tensor, views: WindowSet | LatticeSet) -> list[Tensor]:
+        """x0 of x from its views, merged, for every cond list; few model calls."""
+        stacked = views.stack(x)
+        count = len(views.origins)
+        parts: list[list[Tensor]] = []
+        done = 0
+        while done < count:
+            most = self._most_views(stacked, count)
+            first = even_batches(count - done, most)[0]
+            chosen = slice(done, done + first.stop)
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            try:
+                parts.append(self._evaluate(stacked, views, x.shape[0], chosen))
+            except comfy.model_management.OOM_EXCEPTION:
+                self._shrink(chosen.stop - chosen.start)
+                continue
+            done = chosen.stop
+            self.run.advance(chosen.stop - chosen.start)
+        return [views.merge(torch.cat(part)) for part in zip(*parts, strict=True)]
+
+    def _evaluate(self, stacked: Tensor, views, batch: int, chosen: slice) -> list[Tensor]:
+        conds = conditioning.for_views(self.model, self.conds, views, batch, chosen)
+        x = stacked[chosen.start * batch : chosen.stop * batch]
+        timestep = self.timestep.repeat(chosen.stop - chosen.start)
+        return self.executor(self.model, conds, x, timestep, self.model_options)
+
+    def _most_views(self, stacked: Tensor, count: int) -> int:
+        batch = len(self.timestep)
+        used = sum(listed is not None for listed in self.conds)
+        asked = self.plan.view_batch_size or fitting_views(
+            self.model, (batch, *stacked.shape[1:]), stacked.device, used, count
+        )
+        return min(asked, self.run.most_views or asked)
+
+    def _shrink(self, views: int) -> None:
+        """Halve the views of a call for the rest of the run, after the device ran out of memory."""
+        if views == 1:
+            raise comfy.model_management.OOM_EXCEPTION(
+                "one view alone does not fit in memory: choose a smaller window in "
+                "HRF_TiledDiffusion, a smaller picture, or start ComfyUI with --lowvram"
+            )
+        self.run.most_views = views // 2
+        logging.warning("HiRes Fusion: out of memory, going on with %d views a call", views // 2)
+        comfy.model_management.soft_empty_cache()
+
+
+def start_run(executor, guider, sigmas: Tensor, extra_args: dict, *args, **kwargs) -> Tensor:
+    """SAMPLER_SAMPLE wrapper: gives the views a fresh state with the run's seed."""
+    run = ViewRun(extra_args.get("seed") or 0, sigmas)
+    extra_args["model_options"][RUN] = run
+    try:
+        return executor(guider, sigmas, extra_args, *args, **kwargs)
+    finally:
+        extra_args["model_options"].pop(RUN, None)
+
+
+def estimate_view_memory(executor, model: ModelPatcher, noise_shape, conds, *args, **kwargs) -> Any:
+    """PREPARE_SAMPLING wrapper: refuses what views cannot do, and asks memory for views only."""
+    plan: ViewPlan = kwargs["model_options"][KEY]
+    if len(noise_shape) < 4:
+        raise ValueError(
+            "HiRes Fusion views need latents with height and width; packed latents of several "
+            "parts (audio with video) have none: use the model without the view nodes."
+        )
+    conditioning.check(conds)
+    shape, native = list(noise_shape), native_cells(model.model)
+    if plan.local:
+        window, stride = plan.local.sizes(native)
+        check_windows(window, stride, plan.local.border)
+        shape[-2:] = [min(window, length) for length in shape[-2:]]
+        shape[0] *= plan.view_batch_size or 1
+    return executor(model, shape, conds, *args, **kwargs)
+
+
+WRAPPERS = {
+    WrappersMP.CALC_COND_BATCH: denoise_views,
+    WrappersMP.SAMPLER_SAMPLE: start_run,
+    WrappersMP.PREPARE_SAMPLING: estimate_view_memory,
+}

@@ -1,0 +1,63 @@
+"""The view plan: what the view nodes write on a MODEL and one wrapper executes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+KEY = "hires_fusion"
+
+
+@dataclass(frozen=True)
+class LocalViews:
+    """Overlapping windows, MultiDiffusion's one-step mean (arXiv 2302.08113).
+
+    Attributes:
+        window: side in cells, 0 for the model's native size.
+        stride: distance of windows in cells, 0 for half a window.
+        jitter: shift every window at random in every step.
+        weights: see `fusion_ops.views.window_weight`.
+        border: see `fusion_ops.views.windows`.
+    """
+
+    window: int = 0
+    stride: int = 0
+    jitter: bool = True
+    weights: str = "uniform"
+    border: str = "zero"
+
+    def sizes(self, native: int) -> tuple[int, int]:
+        """(window, stride) in cells for a model of this native size."""
+        window = self.window or native
+        return window, self.stride or max(window // 2, 1)
+
+
+@dataclass(frozen=True)
+class DilatedViews:
+    """Dilated sampling of the blurred canvas, DemoFusion's global path (arXiv 2311.16973, 3.4).
+
+    Attributes:
+        factor: distance of a lattice's cells, 0 for round(canvas / native size).
+        cosine_scale_2: decay of the global share against the local one.
+        cosine_scale_3: decay of the blur.
+        sigma: largest blur, in cells.
+    """
+
+    factor: int = 0
+    cosine_scale_2: float = 1.0
+    cosine_scale_3: float = 1.0
+    sigma: float = 0.8
+
+
+@dataclass(frozen=True)
+class ViewPlan:
+    """Both paths of the denoiser. Immutable, as hosts either copy or share it between clones.
+
+    Attributes:
+        local: windows, None for the whole canvas at once.
+        dilated: lattices, None for no global path.
+        view_batch_size: views in one model call, 0 for as many as memory takes.
+    """
+
+    local: LocalViews | None = None
+    dilated: DilatedViews | None = None
+    view_batch_size: int = 0

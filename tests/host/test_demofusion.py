@@ -1,0 +1,168 @@
+"""Euler through the nodes' parts equals the plain loop of the paper, over three stages."""
+
+from __future__ import annotations
+
+import random
+
+import comfy.samplers
+import pytest
+import torch
+from hires_fusion.fusion_ops import views
+from hires_fusion.fusion_ops.filters import match_statistics
+from hires_fusion.fusion_ops.upsample import resize
+from hires_fusion.sampling.denoiser import add_views
+from hires_fusion.sampling.plan import DilatedViews, LocalViews
+from hires_fusion.sampling.steps import STEPWISE, between_steps, skip_residual
+
+from .demofusion_reference import demofusion
+from .stub import cond, patcher, sample
+
+WINDOW, STRIDE, STEPS, SEED = 16, 8, 6, 3
+
+
+def textured(x, sigma, conds):
+    """Not linear, and different from cell to cell of a view: a wrong view shows."""
+    height, width = x.shape[-2:]
+    wave = torch.sin(torch.arange(height)[:, None] * 0.9 + torch.arange(width) * 0.5)
+    return torch.tanh(x / (1 + sigma.view(-1, 1, 1, 1)) + 0.5 * wave) * 1.5 + 0.2
+
+
+def with_skip_residual(name="euler", scale=3.0):
+    return between_steps(comfy.samplers.sampler_object(name), skip_residual(scale))
+
+
+def noise_for(shape, seed):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("native", [(16, 16), (16, 13)])
+def test_three_stages_equal_the_plain_loop(native):
+    model = patcher(textured)
+    first = noise_for((1, 4, *native), 0) * 0.7 + 0.1
+    scale_factor = model.model.latent_format.scale_factor
+    scales = [2, 3, 4]
+    sizes = [tuple(side * s for side in native) for s in scales]
+    noises = [noise_for((1, 4, *size), SEED + i) for i, size in enumerate(sizes)]
+
+    ours, latent = [], first / scale_factor
+    for index, (size, noise) in enumerate(zip(sizes, noises, strict=True)):
+        viewed = add_views(model, local=LocalViews(WINDOW, STRIDE))
+        viewed = add_views(viewed, dilated=DilatedViews(scales[index]))
+        out = sample(
+            viewed,
+            resize(latent, size),
+            sampler=with_skip_residual(),
+            steps=STEPS,
+            seed=SEED + index,
+            cfg=1.0,
+            noise=noise,
+        )
+        latent = match_statistics(out, first / scale_factor)
+        ours.append(latent * scale_factor)
+
+    sampling = model.get_model_object("model_sampling")
+    sigmas = comfy.samplers.calculate_sigmas(sampling, "ddim_uniform", STEPS)
+    times = [float(sampling.timestep(s)) / 1000 for s in sigmas[:-1]]
+
+    def shifts(index):
+        def draw(sigma):
+            rng = random.Random(f"{SEED + index}/{sigma:.6e}")
+            places = views.windows(sizes[index], WINDOW, STRIDE, rng)
+            still = views.windows(sizes[index], WINDOW, STRIDE)
+            return [(a.top - b.top, a.left - b.left) for a, b in zip(places, still, strict=True)]
+
+        return draw
+
+    reference = demofusion(
+        first,
+        noises,
+        scales,
+        [float(s) for s in sigmas],
+        times,
+        lambda x, sigma: textured(x, torch.full((x.shape[0],), sigma), {}),
+        [shifts(i) for i in range(len(scales))],
+        window=WINDOW,
+        stride=STRIDE,
+    )
+    for mine, theirs in zip(ours, reference, strict=True):
+        assert (mine - theirs).norm() <= 1e-4 * theirs.norm()
+
+
+def test_a_skip_residual_that_never_lets_go_follows_the_reference():
+    latent = noise_for((1, 4, 16, 16), 1)
+    seen = []
+
+    def record(x, sigma, conds):
+        seen.append((x.clone(), float(sigma[0])))
+        return torch.zeros_like(x)
+
+    model = patcher(record)
+    noise = noise_for(latent.shape, 7)
+    sample(model, latent, sampler=with_skip_residual(scale=0.0), cfg=1.0)
+    scaled = latent * model.model.latent_format.scale_factor
+    for x, sigma in seen:  # with an exponent of 0 every step starts at the reference itself
+        assert torch.allclose(x, scaled + sigma * noise, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", sorted(n.removeprefix("sample_") for n in STEPWISE))
+def test_every_allowed_sampler_goes_on_from_the_changed_picture(name):
+    steps, changed = 5, noise_for((1, 4, 8, 8), 2)
+    applied = []
+
+    def replace(x, step, run):
+        applied.append(step)
+        return changed.clone() if step == steps - 1 else x
+
+    def halved(x, sigma, conds):
+        return 0.5 * x
+
+    sampler = between_steps(comfy.samplers.sampler_object(name), replace)
+    model = patcher(halved)
+    out = sample(model, noise_for((1, 4, 8, 8), 1), sampler=sampler, steps=steps, cfg=1.0)
+    assert applied == list(range(steps))
+    last = out * model.model.latent_format.scale_factor
+    if name in ("lms", "ipndm", "ipndm_v", "deis"):  # the last step still uses older slopes
+        free = sample(patcher(halved), noise_for((1, 4, 8, 8), 1), sampler=name, steps=steps, cfg=1.0)
+        assert not torch.allclose(out, free)
+    else:
+        assert torch.allclose(last, 0.5 * changed, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["heun", "heunpp2", "dpm_fast", "dpm_adaptive", "uni_pc"])
+def test_other_samplers_are_refused_with_the_fix(name):
+    with pytest.raises(ValueError, match="choose euler"):
+        with_skip_residual(name)
+
+
+def test_transforms_add_up():
+    order = []
+
+    def note(label):
+        def transform(x, step, run):
+            order.append((step, label))
+            return x
+
+        return transform
+
+    sampler = comfy.samplers.sampler_object("euler")
+    sampler = between_steps(between_steps(sampler, note("a")), note("b"))
+    sample(patcher(textured), noise_for((1, 4, 8, 8), 1), sampler=sampler, steps=2)
+    assert order == [(0, "a"), (0, "b"), (1, "a"), (1, "b")]
+
+
+def test_nothing_to_follow_is_refused():
+    with pytest.raises(ValueError, match="upsampled picture"):
+        sample(patcher(textured), torch.zeros(1, 4, 8, 8), sampler=with_skip_residual())
+    latent = noise_for((1, 4, 8, 8), 1)
+    with pytest.raises(ValueError, match="RandomNoise"):
+        sample(patcher(textured), latent, sampler=with_skip_residual(), noise=latent * 0)
+
+
+def test_skip_residual_respects_a_denoise_mask():
+    latent, mask = noise_for((1, 4, 16, 16), 1), torch.zeros(1, 1, 16, 16)
+    mask[..., :8] = 1
+    out = sample(
+        patcher(textured), latent, sampler=with_skip_residual(), positive=cond(), denoise_mask=mask
+    )
+    assert torch.allclose(out[..., 8:], latent[..., 8:], atol=1e-4)
+    assert not torch.allclose(out[..., :8], latent[..., :8], atol=1e-2)
