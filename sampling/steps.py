@@ -14,15 +14,31 @@ from .latents import diffusion_time, noised
 
 # Samplers whose first model call of each step gets the sampler's own x at sigmas[i], and which
 # never call the model at sigmas[i + 1] within step i: there x may be changed in place.
-STEPWISE = frozenset(
-    f"sample_{name}"
-    for name in (
-        "euler euler_cfg_pp euler_ancestral euler_ancestral_cfg_pp dpm_2 dpm_2_ancestral lms "
-        "dpmpp_2s_ancestral dpmpp_sde dpmpp_2m dpmpp_2m_cfg_pp dpmpp_2m_sde dpmpp_2m_sde_heun "
-        "dpmpp_3m_sde ddpm lcm ipndm ipndm_v deis res_multistep res_multistep_ancestral er_sde "
-        "gradient_estimation"
-    ).split()
-)
+STEPWISE = {
+    "euler",
+    "euler_cfg_pp",
+    "euler_ancestral",
+    "euler_ancestral_cfg_pp",
+    "dpm_2",
+    "dpm_2_ancestral",
+    "lms",
+    "dpmpp_2s_ancestral",
+    "dpmpp_sde",
+    "dpmpp_2m",
+    "dpmpp_2m_cfg_pp",
+    "dpmpp_2m_sde",
+    "dpmpp_2m_sde_heun",
+    "dpmpp_3m_sde",
+    "ddpm",
+    "lcm",
+    "ipndm",
+    "ipndm_v",
+    "deis",
+    "res_multistep",
+    "res_multistep_ancestral",
+    "er_sde",
+    "gradient_estimation",
+}
 
 
 class Steps:
@@ -61,11 +77,10 @@ def between_steps(sampler: KSAMPLER, transform: Transform) -> StepSampler:
         ValueError: the sampler keeps no x of its own at the start of each step.
     """
     function = getattr(sampler, "sampler_function", None)
-    name = getattr(function, "__name__", type(sampler).__name__)
+    name = getattr(function, "__name__", type(sampler).__name__).removeprefix("sample_")
     if name not in STEPWISE:
-        short = name.removeprefix("sample_")
         raise ValueError(
-            f"the sampler '{short}' gives no access to its picture between steps: "
+            f"the sampler '{name}' gives no access to its picture between steps: "
             "choose euler, ddim, dpmpp_2m or another one-call sampler"
         )
     transforms = getattr(sampler, "transforms", ())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import comfy.model_management
 import pytest
 import torch
+
 from hires_fusion.fusion_ops import views as geometry
 from hires_fusion.sampling import denoiser
 from hires_fusion.sampling.denoiser import add_views
@@ -217,6 +218,7 @@ def test_sdxl_crop_coordinates_follow_the_window():
     import comfy.conds
     import comfy.model_base
     import comfy.supported_models
+
     from hires_fusion.sampling import conditioning
 
     config = comfy.supported_models.SDXL({"disable_unet_model_creation": True})

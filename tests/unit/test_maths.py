@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+
 from hires_fusion.fusion_ops.filters import blur, match_statistics
 from hires_fusion.fusion_ops.schedule import blur_sigma, cosine_factor
 from hires_fusion.fusion_ops.stages import PRESETS, plan_stages, stage_size

@@ -6,6 +6,9 @@ import random
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
 from hires_fusion.fusion_ops.views import (
     BORDERS,
     WINDOW_WEIGHTS,
@@ -17,8 +20,6 @@ from hires_fusion.fusion_ops.views import (
     window_weight,
     windows,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 sides = st.integers(1, 90)
 canvases = st.tuples(sides, sides)

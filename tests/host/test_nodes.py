@@ -1,0 +1,234 @@
+"""Our nodes on a real server with the demo model."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+NATIVE, STEPS = 64, 2  # small pictures: what is tested here is the graph
+
+
+def node(kind, /, title="", **inputs):
+    return {"class_type": kind, "inputs": inputs, **({"_meta": {"title": title}} if title else {})}
+
+
+def base(width=NATIVE, height=NATIVE, batch=1):
+    return {
+        "demo": node("HRF_LoadDemoModel"),
+        "yes": node("CLIPTextEncode", text="a red hot-air balloon at sunset", clip=["demo", 1]),
+        "no": node("CLIPTextEncode", text="", clip=["demo", 1]),
+        "empty": node("EmptyLatentImage", width=width, height=height, batch_size=batch),
+        "native": node(
+            "KSampler",
+            model=["demo", 0],
+            positive=["yes", 0],
+            negative=["no", 0],
+            latent_image=["empty", 0],
+            seed=5,
+            steps=STEPS,
+            cfg=4.0,
+            sampler_name="euler",
+            scheduler="ddim_uniform",
+            denoise=1.0,
+        ),
+    }
+
+
+def composite(**changes):
+    settings = {
+        "scale": 2.0,
+        "preset": "DemoFusion",
+        "noise_seed": 11,
+        "steps": STEPS,
+        "cfg": 4.0,
+        "sampler_name": "euler",
+        "scheduler": "ddim_uniform",
+        "view_batch_size": 0,
+    }
+    return node(
+        "HRF_ProgressiveUpscale",
+        model=["demo", 0],
+        positive=["yes", 0],
+        negative=["no", 0],
+        samples=["native", 0],
+        **(settings | changes),
+    )
+
+
+def save(prompt, name, link):
+    prompt[name] = node("SaveLatent", name, samples=link, filename_prefix=name)
+
+
+def by_hand(prompt, number, before, cells):
+    """One DemoFusion stage wired as a user would wire it; the link to its result."""
+    n = f"s{number}_"
+    prompt |= {
+        n + "up": node(
+            "HRF_UpsampleLatent",
+            samples=before,
+            scale=1.0,
+            method="latent bicubic",
+            height=cells[0],
+            width=cells[1],
+        ),
+        n + "tiled": node(
+            "HRF_TiledDiffusion",
+            model=["demo", 0],
+            window=0,
+            stride=0,
+            jitter=True,
+            weights="uniform",
+            view_batch_size=0,
+        ),
+        n + "dilated": node(
+            "HRF_DilatedSampling",
+            model=[n + "tiled", 0],
+            factor=0,
+            cosine_scale_2=1.0,
+            cosine_scale_3=1.0,
+            sigma=0.8,
+        ),
+        n + "select": node("KSamplerSelect", sampler_name="euler"),
+        n + "skip": node("HRF_SkipResidual", sampler=[n + "select", 0], cosine_scale_1=3.0),
+        n + "noise": node("RandomNoise", noise_seed=11 + number),
+        n + "guider": node(
+            "CFGGuider",
+            model=[n + "dilated", 0],
+            positive=["yes", 0],
+            negative=["no", 0],
+            cfg=4.0,
+        ),
+        n + "sigmas": node(
+            "BasicScheduler",
+            model=["demo", 0],
+            scheduler="ddim_uniform",
+            steps=STEPS,
+            denoise=1.0,
+        ),
+        n + "sample": node(
+            "SamplerCustomAdvanced",
+            noise=[n + "noise", 0],
+            guider=[n + "guider", 0],
+            sampler=[n + "skip", 0],
+            sigmas=[n + "sigmas", 0],
+            latent_image=[n + "up", 0],
+        ),
+        n + "match": node(
+            "HRF_MatchStatistics", samples=[n + "sample", 0], reference=["native", 0]
+        ),
+    }
+    return [n + "match", 0]
+
+
+def test_composite_equals_the_same_graph_by_hand(run):
+    # 320 pixels are 40 cells: larger than the demo model's window of 32, and no multiple of it.
+    prompt = base(160, 128)
+    prompt["composite"] = composite(scale=3.0)
+    save(prompt, "composed", ["composite", 0])
+    second = by_hand(prompt, 2, ["native", 0], (32, 40))
+    save(prompt, "handmade", by_hand(prompt, 3, second, (48, 60)))
+    out = run(prompt).latents
+    assert out["composed"].shape == (1, 4, 48, 60)
+    assert torch.equal(out["composed"], out["handmade"])
+
+
+def test_finished_stages_stay_cached(run):
+    prompt = base()
+    prompt["composite"] = composite(noise_seed=12)
+    save(prompt, "two", ["composite", 0])
+    first = run(prompt)
+    prompt["composite"]["inputs"]["scale"] = 3.0
+    again = run(prompt)
+    ran = {name for name, seconds in again.result.timings.items() if seconds is not None}
+    assert any("stage_2_SamplerCustomAdvanced" in name for name in first.result.timings)
+    assert any("stage_3_SamplerCustomAdvanced" in name for name in ran)
+    assert not any("stage_2_SamplerCustomAdvanced" in name for name in ran)
+
+
+def test_stages_come_out_as_a_list_of_growing_pictures(run):
+    prompt = base(72, 64)
+    prompt["composite"] = composite(stages='[{"scale": 1.5}, {"scale": 2.5, "start": 0.5}]')
+    prompt["decode"] = node("VAEDecode", samples=["composite", 1], vae=["demo", 2])
+    prompt["save"] = node("SaveImage", "stages", images=["decode", 0], filename_prefix="stages")
+    result = run(prompt).result
+    files = result.files("save")
+    assert len(files) == 3
+
+
+def test_a_batch_and_a_pixel_lift(run):
+    prompt = base(64, 48, batch=2)
+    prompt["composite"] = composite(
+        stages='[{"scale": 2, "lift": "pixel bicubic", "start": 0.5}]', vae=["demo", 2]
+    )
+    save(prompt, "pair", ["composite", 0])
+    assert run(prompt).latents["pair"].shape == (2, 4, 12, 16)
+
+
+def test_a_target_in_pixels(run):
+    prompt = base(64, 48)
+    prompt["composite"] = composite(long_side=136)
+    save(prompt, "target", ["composite", 0])
+    assert run(prompt).latents["target"].shape == (1, 4, 13, 17)  # 6 cells * 17/8, rounded
+
+
+@pytest.mark.parametrize(
+    ("changes", "fix"),
+    [
+        ({"stages": "2 3"}, "JSON"),
+        ({"stages": '[{"scale": 2, "lift": "pixel bicubic"}]'}, "connect a VAE"),
+        ({"sampler_name": "heun"}, "choose euler"),
+    ],
+)
+def test_bad_input_says_the_fix_before_it_samples(run, changes, fix):
+    prompt = base()
+    prompt["composite"] = composite(**changes)
+    save(prompt, "none", ["composite", 0])
+    result = run(prompt, check=False).result
+    assert fix in str(result.error)
+    assert not any("SamplerCustomAdvanced" in name for name in result.timings)
+
+
+def test_diffusing_by_hand_equals_the_sampler_with_noise(run):
+    prompt = base()
+    prompt |= {
+        "select": node("KSamplerSelect", sampler_name="euler"),
+        "sigmas": node(
+            "BasicScheduler", model=["demo", 0], scheduler="ddim_uniform", steps=4, denoise=0.5
+        ),
+        "noise": node("RandomNoise", noise_seed=3),
+        "silence": node("DisableNoise"),
+        "guider": node("BasicGuider", model=["demo", 0], conditioning=["yes", 0]),
+        "diffused": node(
+            "HRF_DiffuseLatent",
+            model=["demo", 0],
+            samples=["native", 0],
+            noise=["noise", 0],
+            sigmas=["sigmas", 0],
+        ),
+    }
+    for name, noise, start in (("one", "noise", "native"), ("two", "silence", "diffused")):
+        prompt["sample_" + name] = node(
+            "SamplerCustomAdvanced",
+            noise=[noise, 0],
+            guider=["guider", 0],
+            sampler=["select", 0],
+            sigmas=["sigmas", 0],
+            latent_image=[start, 0],
+        )
+        save(prompt, name, ["sample_" + name, 0])
+    out = run(prompt).latents
+    assert torch.allclose(out["one"], out["two"], atol=1e-4)
+
+
+def test_stock_lora_and_preview_paths_take_the_demo_model(server):
+    import comfy.lora
+
+    from hires_fusion.demo.loader import load_demo_model
+
+    model, clip, vae = load_demo_model()
+    unet_keys = comfy.lora.model_lora_keys_unet(model.model, {})
+    clip_keys = comfy.lora.model_lora_keys_clip(clip.cond_stage_model, {})
+    assert any(k.startswith("lora_unet_") for k in unet_keys) and clip_keys
+    assert set(unet_keys.values()) <= set(model.model.state_dict())
+    assert len(model.model.latent_format.latent_rgb_factors) == 4
+    assert vae.spacial_compression_decode() == 8
