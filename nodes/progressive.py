@@ -13,6 +13,7 @@ from ..sampling.latents import cell_pixels
 from ..sampling.lift import check_latent
 from .latents import LatentList
 from .schema import advanced, schema
+from .tiled import view_batch_input
 
 
 class ProgressiveUpscale(io.ComfyNode):
@@ -81,15 +82,7 @@ class ProgressiveUpscale(io.ComfyNode):
                     default="ddim_uniform",
                     tooltip="Noise schedule; ddim_uniform is as published.",
                 ),
-                io.Int.Input(
-                    "view_batch_size",
-                    default=0,
-                    min=0,
-                    max=256,
-                    tooltip="Views per model call. It changes speed and memory, not the picture. "
-                    "0 takes what fits in free memory, up to 16.",
-                    **advanced(),
-                ),
+                advanced(view_batch_input()),
                 io.String.Input(
                     "stages",
                     default="",
@@ -99,16 +92,17 @@ class ProgressiveUpscale(io.ComfyNode):
                     '"cfg": 4}]; what a stage leaves out is the preset\'s. Empty for the preset.',
                 ),
                 io.Vae.Input("vae", optional=True, tooltip="Only for stages with a pixel lift."),
-                io.Int.Input(
-                    "long_side",
-                    default=0,
-                    min=0,
-                    max=65536,
-                    step=8,
-                    optional=True,
-                    tooltip="Longer side of the final picture in pixels, instead of scale. "
-                    "0 for scale.",
-                    **advanced(),
+                advanced(
+                    io.Int.Input(
+                        "long_side",
+                        default=0,
+                        min=0,
+                        max=65536,
+                        step=8,
+                        optional=True,
+                        tooltip="Longer side of the final picture in pixels, instead of scale. "
+                        "0 for scale.",
+                    )
                 ),
             ],
             outputs=[

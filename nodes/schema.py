@@ -16,6 +16,7 @@ def schema(*, category: str = "", **fields) -> io.Schema:
     return io.Schema(**{name: value for name, value in fields.items() if name in _KNOWN})
 
 
-def advanced(**options) -> dict:
-    """Input options that mark a widget as advanced, where the host can fold those away."""
-    return {"extra_dict": {"advanced": True}, **options}
+def advanced(widget: io.Input) -> io.Input:
+    """The input, marked as one that hosts which can fold advanced widgets away may fold."""
+    widget.extra_dict = {**widget.extra_dict, "advanced": True}
+    return widget

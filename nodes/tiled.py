@@ -51,21 +51,15 @@ class TiledDiffusion(io.ComfyNode):
                     tooltip="How windows count where they overlap: all alike as published, or "
                     "fading to their edges (gaussian, cosine).",
                 ),
-                io.Int.Input(
-                    "view_batch_size",
-                    default=0,
-                    min=0,
-                    max=256,
-                    tooltip="Views per model call. It changes speed and memory, not the picture. "
-                    "0 takes what fits in free memory, up to 16.",
-                ),
-                io.Combo.Input(
-                    "border",
-                    options=list(BORDERS),
-                    default="zero",
-                    tooltip="Windows at the edge with jitter: 'zero' moves them out over the "
-                    "edge, where they see zeros (as published); 'clamp' keeps them inside.",
-                    **advanced(),
+                view_batch_input(),
+                advanced(
+                    io.Combo.Input(
+                        "border",
+                        options=list(BORDERS),
+                        default="zero",
+                        tooltip="Windows at the edge with jitter: 'zero' moves them out over the "
+                        "edge, where they see zeros (as published); 'clamp' keeps them inside.",
+                    )
                 ),
             ],
             outputs=[io.Model.Output(tooltip="The model, denoising through windows.")],
@@ -77,3 +71,15 @@ class TiledDiffusion(io.ComfyNode):
     ) -> io.NodeOutput:
         local = LocalViews(window, stride, jitter, weights, border)
         return io.NodeOutput(add_views(model, local=local, view_batch_size=view_batch_size))
+
+
+def view_batch_input() -> io.Input:
+    """The knob that every node has which runs views."""
+    return io.Int.Input(
+        "view_batch_size",
+        default=0,
+        min=0,
+        max=256,
+        tooltip="Views per model call. It changes speed and memory, not the picture. "
+        "0 takes what fits in free memory, up to 16.",
+    )

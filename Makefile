@@ -1,0 +1,61 @@
+# HiRes Fusion: `make demo` draws, `make test` proves. Both set up what they need.
+#
+#   make demo PROMPT="a red balloon over the sea" SEED=7 SCALE=4
+#   COMFYUI_PATH=   ComfyUI to use (else the one whose custom_nodes holds this checkout, else PyPI's)
+#   COMFYUI_PYTHON= its interpreter (else its venv, else our .venv)
+#   PYTHON=         Python 3.10 or newer that our .venv is made with
+
+ifndef PYTHON
+PYTHON := $(shell for p in python3.11 python3.12 python3.13 python3.10 python3 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && echo $$p && break; done)
+endif
+VENV := .venv/bin
+PYTEST := $(VENV)/python -m pytest -c tests/pytest.ini
+PORT ?= 8188
+
+# Only from make's command line: a shell may have a PROMPT of its own.
+from_command_line = $(if $(findstring command,$(origin $(1))),$($(1)))
+export HRF_PROMPT := $(call from_command_line,PROMPT)
+export HRF_SEED := $(call from_command_line,SEED)
+export HRF_SCALE := $(call from_command_line,SCALE)
+export HRF_PORT := $(PORT)
+export COMFYUI_PATH COMFYUI_PYTHON
+
+.PHONY: help demo test unit lint host serve clean python
+
+help:
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -7
+	@echo "targets: demo test unit lint host serve clean"
+
+python:
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || \
+	{ echo "error: no Python 3.10 or newer here: install one, or say where it is with PYTHON=" >&2; exit 1; }
+
+# The pictures of the demo workflow, in out/demo/.
+demo: python
+	@"$(PYTHON)" -m tools.setup_env demo
+	@$(VENV)/python -m tools.run_demo
+
+# Everything: house rules, mathematics, a real ComfyUI, a real browser.
+test: lint
+	@$(PYTEST) tests
+
+# What needs no ComfyUI.
+unit: host
+	@$(PYTEST) tests/unit
+
+lint: python
+	@"$(PYTHON)" -m tools.setup_env test
+	@$(VENV)/ruff check .
+
+host: python
+	@"$(PYTHON)" -m tools.setup_env test
+
+# ComfyUI with this pack, for use by hand; PORT=8188.
+serve: python
+	@"$(PYTHON)" -m tools.setup_env demo
+	@$(VENV)/python -m tools.serve
+
+clean:
+	rm -rf out .cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './.venv/*' -not -path './.comfyui/*' -prune -exec rm -rf {} +

@@ -1,0 +1,59 @@
+"""Nodes for the tests of the server: one that takes its time, one that fails, one that expands."""
+
+import time
+
+import comfy.model_management
+import comfy.utils
+from comfy_execution.graph_utils import GraphBuilder
+
+
+class Slow:
+    """Pass a latent on after some seconds, with progress; can be interrupted."""
+
+    CATEGORY = "testing"
+    RETURN_TYPES = ("LATENT",)
+    FUNCTION = "wait"
+    INPUT_TYPES = classmethod(
+        lambda cls: {"required": {"samples": ("LATENT",), "seconds": ("FLOAT", {"default": 1.0})}}
+    )
+
+    def wait(self, samples, seconds):
+        steps = max(1, round(seconds / 0.05))
+        bar = comfy.utils.ProgressBar(steps)
+        for _ in range(steps):
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            time.sleep(0.05)
+            bar.update(1)
+        return (samples,)
+
+
+class Fail:
+    """Raise."""
+
+    CATEGORY = "testing"
+    RETURN_TYPES = ("LATENT",)
+    FUNCTION = "fail"
+    INPUT_TYPES = classmethod(
+        lambda cls: {"required": {"samples": ("LATENT",), "text": ("STRING", {})}}
+    )
+
+    def fail(self, samples, text):
+        raise ValueError(text)
+
+
+class Expand:
+    """Two slow stages inside one node."""
+
+    CATEGORY = "testing"
+    RETURN_TYPES = ("LATENT",)
+    FUNCTION = "expand"
+    INPUT_TYPES = classmethod(lambda cls: {"required": {"samples": ("LATENT",)}})
+
+    def expand(self, samples):
+        graph = GraphBuilder()
+        first = graph.node("HRFT_Slow", "stage1.wait", samples=samples, seconds=0.3)
+        second = graph.node("HRFT_Slow", "stage2.wait", samples=first.out(0), seconds=0.6)
+        return {"result": (second.out(0),), "expand": graph.finalize()}
+
+
+NODE_CLASS_MAPPINGS = {"HRFT_Slow": Slow, "HRFT_Fail": Fail, "HRFT_Expand": Expand}

@@ -1,0 +1,1 @@
+"""Development tools of the checkout: environment, ComfyUI server, client, demo."""
