@@ -28,7 +28,7 @@ WEIGHTS = Path(__file__).with_name("counter.safetensors")
 LONG_SIDE = 256
 STRIDE = 4
 MIN_CORE = 1.2  # cells: the sum of the core's probabilities
-MIN_AREA = 3  # cells
+MIN_AREA = 6  # cells; less is a speck, or the visible rest of a hidden object
 
 
 @dataclass(frozen=True)

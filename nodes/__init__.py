@@ -6,7 +6,7 @@ The next node: write a file like `skip_residual.py`, add its class to NODES, giv
 
 from .demo_model import LoadDemoModel
 from .dilated import DilatedSampling
-from .latents import DiffuseLatent, LatentList, MatchStatistics, UpsampleLatent
+from .latents import DiffuseLatent, LatentList, MatchStatistics, StageList, UpsampleLatent
 from .progressive import ProgressiveUpscale
 from .skip_residual import SkipResidual
 from .tiled import TiledDiffusion
@@ -20,5 +20,6 @@ NODES = [
     DiffuseLatent,
     MatchStatistics,
     LatentList,
+    StageList,
     ProgressiveUpscale,
 ]

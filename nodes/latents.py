@@ -110,9 +110,24 @@ class MatchStatistics(io.ComfyNode):
         return io.NodeOutput(lift.match_statistics(samples, reference))
 
 
-class LatentList(io.ComfyNode):
-    MOST = 16
+MOST_LATENTS = 16
 
+
+def latent_inputs() -> list[io.Input]:
+    """Up to MOST_LATENTS latents, the first of them required."""
+    return [
+        io.Latent.Input(f"latent_{i}", optional=i > 1, tooltip=f"Number {i} of the list.")
+        for i in range(1, MOST_LATENTS + 1)
+    ]
+
+
+def in_order(latents: dict[str, dict | None]) -> list[dict]:
+    """The connected latents by their number."""
+    ordered = sorted(latents, key=lambda name: int(name.removeprefix("latent_")))
+    return [latents[name] for name in ordered if latents[name] is not None]
+
+
+class LatentList(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
@@ -121,16 +136,31 @@ class LatentList(io.ComfyNode):
             category="latent",
             description="Joins latents of different sizes to one list, so that the nodes behind "
             "it run once for each of them.",
-            inputs=[
-                io.Latent.Input(
-                    f"latent_{i}", optional=i > 1, tooltip=f"Number {i} of the list."
-                )
-                for i in range(1, cls.MOST + 1)
-            ],
+            inputs=latent_inputs(),
             outputs=[io.Latent.Output(is_output_list=True, tooltip="The latents, in order.")],
         )
 
     @classmethod
     def execute(cls, **latents) -> io.NodeOutput:
-        ordered = sorted(latents, key=lambda name: int(name.split("_")[1]))
-        return io.NodeOutput([latents[n] for n in ordered if latents[n] is not None])
+        return io.NodeOutput(in_order(latents))
+
+
+class StageList(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="HRF_StageList",
+            display_name="Stage List",
+            category="latent",
+            is_dev_only=True,
+            description="Part of Progressive Upscale, not for use by hand: there it carries the "
+            "finished stages to the list output. Use Latent List instead.",
+            inputs=latent_inputs(),
+            outputs=[io.Latent.Output(tooltip="The latents as one value.")],
+        )
+
+    @classmethod
+    def execute(cls, **latents) -> io.NodeOutput:
+        # One value that is a list: the host unpacks it into the expanding node's list output,
+        # but would spread a list output of a node inside the expansion over several outputs.
+        return io.NodeOutput(in_order(latents))

@@ -11,7 +11,7 @@ from comfy_execution.graph_utils import GraphBuilder
 from ..fusion_ops.stages import PRESETS, Stage, plan_stages, stage_size
 from ..sampling.latents import cell_pixels
 from ..sampling.lift import check_latent
-from .latents import LatentList
+from .latents import MOST_LATENTS
 from .schema import advanced, schema
 from .tiled import view_batch_input
 
@@ -125,8 +125,8 @@ class ProgressiveUpscale(io.ComfyNode):
         if long_side:
             scale = long_side / (max(native) * cell_pixels(model.model))
         plan = plan_stages(preset, scale, stages or "")
-        if len(plan) >= LatentList.MOST:
-            raise ValueError(f"{len(plan)} stages: list at most {LatentList.MOST - 1}")
+        if len(plan) >= MOST_LATENTS:
+            raise ValueError(f"{len(plan)} stages: list at most {MOST_LATENTS - 1}")
         if vae is None and any(stage.lift.startswith("pixel") for stage in plan):
             raise ValueError("a stage has a pixel lift: connect a VAE, or lift it in latent space")
 
@@ -141,7 +141,7 @@ class ProgressiveUpscale(io.ComfyNode):
             sampled = builder.sample(lifted, **settings)
             finished.append(builder.match(sampled, reference=finished[0]))
         listed = graph.node(
-            "HRF_LatentList", **{f"latent_{i}": link for i, link in enumerate(finished, 1)}
+            "HRF_StageList", **{f"latent_{i}": link for i, link in enumerate(finished, 1)}
         )
         return io.NodeOutput(finished[-1], listed.out(0), expand=graph.finalize())
 

@@ -57,6 +57,7 @@ class TiledDiffusion(io.ComfyNode):
                         "border",
                         options=list(BORDERS),
                         default="zero",
+                        optional=True,
                         tooltip="Windows at the edge with jitter: 'zero' moves them out over the "
                         "edge, where they see zeros (as published); 'clamp' keeps them inside.",
                     )

@@ -68,13 +68,16 @@ def queue(server: Address, prompt: Prompt, client_id: str) -> str:
     """Queue a workflow; its id. PromptError with the server's reasons if it is refused."""
     body = {"prompt": prompt, "client_id": client_id}
     answer = requests.post(f"{server.url}/prompt", json=body, timeout=60)
-    if answer.ok:
-        return answer.json()["prompt_id"]
     try:
         reply = answer.json()
     except ValueError:
         raise PromptError(f"the server answered {answer.status_code}: {answer.text}") from None
-    raise PromptError(_refusal(reply, prompt))
+    # The host runs what it can of a graph that is wrong in part; half a result helps nobody.
+    if reply.get("node_errors") or not answer.ok:
+        if "prompt_id" in reply:
+            interrupt(server)
+        raise PromptError(_refusal(reply, prompt))
+    return reply["prompt_id"]
 
 
 def interrupt(server: Address) -> None:

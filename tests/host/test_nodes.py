@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
 import torch
+from PIL import Image
+
+from tools.client import fetch, submit
 
 NATIVE, STEPS = 64, 2  # small pictures: what is tested here is the graph
 
@@ -145,14 +150,14 @@ def test_finished_stages_stay_cached(run):
     assert not any("stage_2_SamplerCustomAdvanced" in name for name in ran)
 
 
-def test_stages_come_out_as_a_list_of_growing_pictures(run):
+def test_stages_come_out_as_a_list_of_growing_pictures(server):
     prompt = base(72, 64)
     prompt["composite"] = composite(stages='[{"scale": 1.5}, {"scale": 2.5, "start": 0.5}]')
     prompt["decode"] = node("VAEDecode", samples=["composite", 1], vae=["demo", 2])
     prompt["save"] = node("SaveImage", "stages", images=["decode", 0], filename_prefix="stages")
-    result = run(prompt).result
-    files = result.files("save")
-    assert len(files) == 3
+    files = submit(server, prompt).raise_for_error().files("save")
+    sizes = [Image.open(io.BytesIO(fetch(server, file))).size for file in files]
+    assert sizes == [(72, 64), (112, 96), (176, 160)]  # 9 x 8 cells, times 1.5 and 2.5
 
 
 def test_a_batch_and_a_pixel_lift(run):
@@ -220,15 +225,30 @@ def test_diffusing_by_hand_equals_the_sampler_with_noise(run):
     assert torch.allclose(out["one"], out["two"], atol=1e-4)
 
 
-def test_stock_lora_and_preview_paths_take_the_demo_model(server):
+def test_the_host_can_patch_and_preview_the_demo_model():
     import comfy.lora
+    import comfy.sd
 
     from hires_fusion.demo.loader import load_demo_model
 
     model, clip, vae = load_demo_model()
-    unet_keys = comfy.lora.model_lora_keys_unet(model.model, {})
-    clip_keys = comfy.lora.model_lora_keys_clip(clip.cond_stage_model, {})
-    assert any(k.startswith("lora_unet_") for k in unet_keys) and clip_keys
-    assert set(unet_keys.values()) <= set(model.model.state_dict())
+    weights = model.model.state_dict() | clip.cond_stage_model.state_dict()
+    names = comfy.lora.model_lora_keys_unet(model.model, {})
+    names = comfy.lora.model_lora_keys_clip(clip.cond_stage_model, names)
+    lora = {}
+    for part in ("attn2_to_k", "mlp_fc1"):
+        name = next(n for n in names if part in n and n.startswith("lora_") and names[n] in weights)
+        rows, columns = weights[names[name]].shape
+        lora[f"{name}.lora_up.weight"] = torch.ones(rows, 2)
+        lora[f"{name}.lora_down.weight"] = torch.ones(2, columns)
+    patched = comfy.sd.load_lora_for_models(model, clip, lora, 1.0, 1.0)
+    assert len(patched[0].patches) == 1 and len(patched[1].patcher.patches) == 1
     assert len(model.model.latent_format.latent_rgb_factors) == 4
     assert vae.spacial_compression_decode() == 8
+
+
+def test_the_demo_model_tells_its_native_size():
+    from hires_fusion.demo.loader import load_demo_model
+    from hires_fusion.sampling.latents import native_cells
+
+    assert native_cells(load_demo_model()[0].model) == 32

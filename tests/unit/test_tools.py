@@ -126,5 +126,5 @@ def test_compare_shows_all_four_at_one_size(tmp_path):
         pictures[title] = tmp_path / f"{title}.png"
         Image.new("RGB", (side, side), "navy").save(pictures[title])
     assert run_demo.compare(pictures) is None
-    sheet = run_demo.compare(pictures | {"demofusion": pictures["direct"]})
+    sheet = run_demo.compare(pictures | {"final": pictures["direct"]})
     assert sheet is not None and sheet.width > 4 * 192 and sheet.height > 192

@@ -1,0 +1,60 @@
+"""The pack inside a ComfyUI process without a server: for measurements."""
+
+from __future__ import annotations
+
+import sys
+import types
+
+import torch
+from torch import Tensor
+
+from . import models
+
+NAME = "hires_fusion"
+
+
+def enter() -> None:
+    """Make ComfyUI and this checkout (as `hires_fusion`) importable."""
+    models.setup_host()
+    pack = types.ModuleType(NAME)
+    pack.__path__ = [str(models.ROOT)]
+    sys.modules.setdefault(NAME, pack)
+
+
+class Session:
+    """The demo model and one prompt's worth of sampling on it, as the host's nodes would do it.
+
+    Args:
+        steps: sampling steps of every stage.
+        cfg: guidance scale.
+    """
+
+    def __init__(self, steps: int = 25, cfg: float = 5.0):
+        enter()
+        from hires_fusion.demo.loader import load_demo_model
+
+        self.model, self.clip, self.vae = load_demo_model()
+        self.steps = steps
+        self.cfg = cfg
+        self.negative = self.encode("")
+
+    def encode(self, prompt: str) -> list:
+        """CONDITIONING of a prompt."""
+        return self.clip.encode_from_tokens_scheduled(self.clip.tokenize(prompt))
+
+    def sample(self, prompt: str, latent: Tensor, seed: int, model=None, sampler=None) -> Tensor:
+        """Sample a whole schedule from `latent` (B, 4, H, W), zeros for text to image."""
+        import comfy.samplers
+
+        guider = comfy.samplers.CFGGuider(model or self.model)
+        guider.set_conds(self.encode(prompt), self.negative)
+        guider.set_cfg(self.cfg)
+        sampling = self.model.get_model_object("model_sampling")
+        sigmas = comfy.samplers.calculate_sigmas(sampling, "ddim_uniform", self.steps)
+        sampler = sampler or comfy.samplers.sampler_object("euler")
+        noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(seed))
+        return guider.sample(noise, latent, sampler, sigmas, seed=seed, disable_pbar=True)
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """(B, 3, H, W) in 0..1."""
+        return self.vae.decode(latent).movedim(-1, 1).float()

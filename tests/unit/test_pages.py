@@ -1,0 +1,175 @@
+"""Every node has a help page that fits its schema, and a place in a workflow of both formats."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = ROOT / "web" / "docs"
+WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
+NOTES = {"MarkdownNote", "Note"}
+AFTER_SEED = {"fixed", "increment", "decrement", "randomize"}
+# "| **scale**<br>FLOAT<br>2.0 (0.25 to 16) | what it does |"
+ROW = re.compile(r"^\| \*\*(\w+)\*\*<br>(\w+)(?:<br>([^|]*))? \| \S", re.M)
+Inputs = dict[str, tuple[str, dict[str, Any]]]
+
+
+class Schema(NamedTuple):
+    """What the source says of one node."""
+
+    inputs: Inputs
+    hidden: bool  # only a part of another node's expansion
+
+
+def constants(call: ast.Call) -> dict[str, Any]:
+    """Keyword arguments that are written as plain values."""
+    found = {}
+    for keyword in call.keywords:
+        try:
+            found[keyword.arg] = ast.literal_eval(keyword.value)
+        except ValueError:
+            continue
+    return found
+
+
+def inputs_in(tree: ast.AST) -> Iterator[tuple[str, tuple[str, dict[str, Any]]]]:
+    """(pattern of the id, (type, options)) of every `io.X.Input(...)`; an id may be an f-string."""
+    for call in ast.walk(tree):
+        if not (isinstance(call, ast.Call) and re.match(r"io\.\w+\.Input\(", ast.unparse(call))):
+            continue
+        name = call.args[0]
+        parts = name.values if isinstance(name, ast.JoinedStr) else [name]
+        pattern = "".join(p.value if isinstance(p, ast.Constant) else r"\w+" for p in parts)
+        kind = ast.unparse(call.func).split(".")[1].upper()
+        yield pattern, (kind, constants(call))
+
+
+def schemas() -> dict[str, Schema]:
+    """Every node by its id, read from nodes/*.py without importing ComfyUI."""
+    files = sorted((ROOT / "nodes").glob("*.py"))
+    tops = [top for p in files for top in ast.parse(p.read_text(encoding="utf-8")).body]
+    functions = {top.name: top for top in tops if isinstance(top, ast.FunctionDef)}
+    found = {}
+    for node in (top for top in tops if isinstance(top, ast.ClassDef)):
+        calls = [c for c in ast.walk(node) if isinstance(c, ast.Call)]
+        ids = [i for c in calls if (i := constants(c).get("node_id"))]
+        if ids:
+            # A schema may take inputs from shared functions.
+            called = {ast.unparse(c.func) for c in calls} & functions.keys()
+            parts = [node, *(functions[name] for name in sorted(called))]
+            inputs = dict(pair for part in parts for pair in inputs_in(part))
+            hidden = any(constants(c).get("is_dev_only") for c in calls)
+            found[ids[0]] = Schema(inputs, hidden)
+    return found
+
+
+SCHEMAS = schemas()
+
+
+def said(options: dict[str, Any]) -> list[str]:
+    """What the page says of an input's default and range."""
+    words = []
+    default = options.get("default")
+    if default not in (None, ""):
+        words.append(str(default).lower() if isinstance(default, bool) else str(default))
+    if {"min", "max"} <= options.keys() and options["max"] < 2**53:
+        words.append(f"({options['min']:g} to {options['max']:g})")
+    return words + (["optional"] if options.get("optional") else [])
+
+
+def linked(graph: dict, number: int) -> list:
+    """Where a link comes from, as the API format writes it."""
+    link = next(link for link in graph["links"] if link[0] == number)
+    return [str(link[1]), link[2]]
+
+
+def as_api(graph: dict) -> dict[str, tuple[str, dict[str, Any]]]:
+    """(class, inputs) of each node of a graph file, as the page would queue it."""
+    found = {}
+    for node in graph["nodes"]:
+        if node["type"] in NOTES:
+            continue
+        values = iter(node.get("widgets_values", []))
+        inputs = {}
+        for entry in node["inputs"]:
+            if "widget" in entry:
+                inputs[entry["name"]] = next(values)
+                if entry["name"] in ("seed", "noise_seed"):
+                    assert next(values) in AFTER_SEED
+            if entry.get("link") is not None:
+                inputs[entry["name"]] = linked(graph, entry["link"])
+        assert not list(values), f"node {node['id']} has more values than widgets"
+        found[str(node["id"])] = (node["type"], inputs)
+    return found
+
+
+def from_api(prompt: dict) -> dict[str, tuple[str, dict[str, Any]]]:
+    """(class, inputs) of each node of an API file. What it saves, the page previews."""
+    found = {}
+    for number, entry in prompt.items():
+        kind, inputs = entry["class_type"], dict(entry["inputs"])
+        if kind == "SaveImage":
+            kind = "PreviewImage"
+            del inputs["filename_prefix"]
+        found[number] = (kind, inputs)
+    return found
+
+
+def load(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_there_is_something_to_compare():
+    assert len(SCHEMAS) >= 9 and len(WORKFLOWS) >= 2
+    assert SCHEMAS["HRF_DilatedSampling"].inputs.keys() == {
+        *("model", "factor", "cosine_scale_2", "cosine_scale_3", "sigma")
+    }
+    assert SCHEMAS["HRF_SkipResidual"].inputs["cosine_scale_1"][1]["default"] == 3.0
+
+
+def test_every_page_belongs_to_a_node():
+    assert {path.stem for path in PAGES.glob("*.md")} == SCHEMAS.keys()
+
+
+@pytest.mark.parametrize("node", SCHEMAS)
+def test_a_help_page_names_every_input(node):
+    text = (PAGES / f"{node}.md").read_text(encoding="utf-8")
+    assert "## Outputs" in text
+    rows = ROW.findall(text.split("## Inputs")[1].split("## Outputs")[0])
+    known = SCHEMAS[node].inputs
+    for pattern, (kind, options) in known.items():
+        found = [row for row in rows if re.fullmatch(pattern, row[0])]
+        assert found, f"no row for {pattern}"
+        assert {row[1] for row in found} == {kind}
+        assert all(word in row[2] for row in found for word in said(options)), found
+    assert not [row[0] for row in rows if not any(re.fullmatch(p, row[0]) for p in known)]
+
+
+@pytest.mark.parametrize("node", [node for node in SCHEMAS if not SCHEMAS[node].hidden])
+def test_a_node_has_a_place_in_a_workflow(node):
+    assert any(node == kind for path in WORKFLOWS for kind, _ in as_api(load(path)).values())
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_both_formats_are_the_same_graph(path):
+    graph, prompt = load(path), load(path.parent / "api" / path.name)
+    assert as_api(graph) == from_api(prompt)
+    titles = {str(node["id"]): node.get("title") for node in graph["nodes"]}
+    named = {n: e["_meta"]["title"] for n, e in prompt.items() if "_meta" in e}
+    assert named == {number: titles[number] for number in named}
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_a_graph_can_be_read(path):
+    graph = load(path)
+    assert any(node["type"] in NOTES for node in graph["nodes"]) and graph["groups"]
+    assert {node["mode"] for node in graph["nodes"]} == {0}, "a node is muted or bypassed"
+    picture = path.with_suffix(".jpg").read_bytes()
+    assert picture[:2] == b"\xff\xd8" and len(picture) < 300_000
