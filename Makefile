@@ -21,11 +21,11 @@ export HRF_SCALE := $(call from_command_line,SCALE)
 export HRF_PORT := $(PORT)
 export COMFYUI_PATH COMFYUI_PYTHON
 
-.PHONY: help demo test unit lint host serve clean python
+.PHONY: help demo test unit lint host serve train bench clean python
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | head -7
-	@echo "targets: demo test unit lint host serve clean"
+	@echo "targets: demo test unit lint host serve train bench clean"
 
 python:
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || \
@@ -55,6 +55,23 @@ host: python
 serve: python
 	@"$(PYTHON)" -m tools.setup_env demo
 	@$(VENV)/python -m tools.serve
+
+# The demo model from nothing: scenes, VAE, latents, UNet, weights in demo/. Hours on a CPU.
+MINUTES ?= 60
+train: python
+	@"$(PYTHON)" -m tools.setup_env demo
+	$(VENV)/python -m lab.dataset --count 14000 --kinds balloon,boat,lighthouse
+	$(VENV)/python -m lab.train_vae --minutes 12
+	$(VENV)/python -m lab.encode
+	$(VENV)/python -m lab.train_unet --minutes $(MINUTES)
+	$(VENV)/python -m lab.train_unet --export
+
+# How many objects each method draws (docs/benchmarks.md).
+bench: python
+	@"$(PYTHON)" -m tools.setup_env demo
+	$(VENV)/python -m lab.counter measure
+	$(VENV)/python -m lab.repetition --native 64
+	$(VENV)/python -m lab.repetition --seeds 16 --scale 3
 
 clean:
 	rm -rf out .cache .pytest_cache .ruff_cache .hypothesis

@@ -86,8 +86,9 @@ def load_counter() -> CounterNet:
     if not WEIGHTS.exists():
         raise FileNotFoundError(f"{WEIGHTS} is missing; make it by `python -m lab.counter train`")
     net = CounterNet()
-    net.load_state_dict({name: value.float() for name, value in load_file(WEIGHTS).items()},
-                        strict=False)
+    net.load_state_dict(
+        {name: value.float() for name, value in load_file(WEIGHTS).items()}, strict=False
+    )
     return net.eval().to(memory_format=torch.channels_last)
 
 
@@ -116,8 +117,9 @@ def _read(kind: np.ndarray, colour: np.ndarray, core: np.ndarray) -> list[Found]
     for piece in np.unique(pieces[cores > 0]):
         inside = pieces == piece
         here = np.where(inside, cores, 0)
-        near = ndimage.distance_transform_edt(here == 0, return_distances=False,
-                                              return_indices=True)
+        near = ndimage.distance_transform_edt(
+            here == 0, return_distances=False, return_indices=True
+        )
         owner[inside] = here[tuple(near)][inside]
     found = []
     for index in np.unique(owner[owner > 0]):
@@ -127,10 +129,20 @@ def _read(kind: np.ndarray, colour: np.ndarray, core: np.ndarray) -> list[Found]
         rows, cols = np.nonzero(cells)
         which = int(kind[1:, cells].sum(1).argmax())
         tint = int(colour[:, cells].sum(1).argmax())
-        box = (cols.min() / width, rows.min() / height, (cols.max() + 1) / width,
-               (rows.max() + 1) / height)
-        found.append(Found(KINDS[which], COLOURS[tint], area / (height * width),
-                           tuple(float(side) for side in box)))
+        box = (
+            cols.min() / width,
+            rows.min() / height,
+            (cols.max() + 1) / width,
+            (rows.max() + 1) / height,
+        )
+        found.append(
+            Found(
+                KINDS[which],
+                COLOURS[tint],
+                area / (height * width),
+                tuple(float(side) for side in box),
+            )
+        )
     return sorted(found, key=lambda item: -item.area)
 
 
@@ -138,8 +150,10 @@ def _read(kind: np.ndarray, colour: np.ndarray, core: np.ndarray) -> list[Found]
 def count_objects(images: Tensor, net: CounterNet | None = None) -> list[list[Found]]:
     """The focal objects in each of `images` (B, 3, H, W) in 0..1, of any size; largest first."""
     if images.ndim != 4 or images.shape[1] != 3:
-        raise ValueError(f"images must be (B, 3, H, W), not {tuple(images.shape)}; "
-                         "a ComfyUI IMAGE needs movedim(-1, 1) first")
+        raise ValueError(
+            f"images must be (B, 3, H, W), not {tuple(images.shape)}; "
+            "a ComfyUI IMAGE needs movedim(-1, 1) first"
+        )
     net = net or load_counter()
     result = []
     for batch in images.split(16):

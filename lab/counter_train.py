@@ -35,8 +35,10 @@ def training_scene(seed: int) -> tuple[Scene, View]:
     scene = random_scene(seed, n_objects=count, object_scale=scale, kind=kind, colour=colour)
     if count > 1 and scene.setting == "sea" and rng.random() < 0.35:
         # A model that repeats its object does so anywhere: sails in the sky, towers in open water.
-        moved = tuple(replace(f, y=float(np.clip(f.y + rng.normal(0, 0.2), 0.15, 0.85)))
-                      for f in scene.objects)
+        moved = tuple(
+            replace(f, y=float(np.clip(f.y + rng.normal(0, 0.2), 0.15, 0.85)))
+            for f in scene.objects
+        )
         scene = replace(scene, objects=moved)
     view = WHOLE
     if rng.random() < 0.15:
@@ -109,13 +111,17 @@ def soften(images: Tensor, rng: torch.Generator) -> Tensor:
     if chance[1] < 0.35:
         sigma = float(uniform(0.4, 1.8, 1))
         reach = int(3 * sigma + 1)
-        taps = torch.exp(-torch.arange(-reach, reach + 1.0) ** 2 / (2 * sigma**2))
+        taps = torch.exp(-(torch.arange(-reach, reach + 1.0) ** 2) / (2 * sigma**2))
         kernel = (taps / taps.sum()).view(1, 1, -1).repeat(3, 1, 1)
         images = F.conv2d(images, kernel[:, :, None], padding=(0, reach), groups=3)
         images = F.conv2d(images, kernel[..., None], padding=(reach, 0), groups=3)
     if chance[2] < 0.3:
-        flow = F.interpolate(torch.randn(batch, 2, 22, 22, generator=rng), (height, width),
-                             mode="bicubic", align_corners=False) * float(uniform(0.3, 2.0, 1))
+        flow = F.interpolate(
+            torch.randn(batch, 2, 22, 22, generator=rng),
+            (height, width),
+            mode="bicubic",
+            align_corners=False,
+        ) * float(uniform(0.3, 2.0, 1))
         base = F.affine_grid(torch.eye(2, 3).repeat(batch, 1, 1), list(images.shape), False)
         grid = base + flow.movedim(1, -1) * (2 / width)
         images = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
@@ -135,9 +141,11 @@ def loss_of(maps: tuple[Tensor, Tensor, Tensor], labels: Tensor) -> Tensor:
     core_loss = F.binary_cross_entropy_with_logits(core[:, 0], aim, reduction="none")
     core_loss = (core_loss * where * (1 + 3 * aim)).mean()
     weight = torch.tensor([0.5] + [1.5] * len(KINDS))
-    return (F.cross_entropy(kind, labels[:, 0].long(), weight, ignore_index=IGNORE)
-            + 0.4 * F.cross_entropy(colour, labels[:, 1].long(), ignore_index=IGNORE)
-            + 4 * core_loss)
+    return (
+        F.cross_entropy(kind, labels[:, 0].long(), weight, ignore_index=IGNORE)
+        + 0.4 * F.cross_entropy(colour, labels[:, 1].long(), ignore_index=IGNORE)
+        + 4 * core_loss
+    )
 
 
 def train(count: int, seconds: float, seed: int = 0, batch: int = 16) -> None:
@@ -172,8 +180,11 @@ def train(count: int, seconds: float, seed: int = 0, batch: int = 16) -> None:
             if step % 20 == 0:
                 bar.set_postfix(step=step, loss=f"{loss.item():.4f}", refresh=False)
             bar.update(int(spent) - bar.n)
-    state = {name: value.half().contiguous() for name, value in net.state_dict().items()
-             if not name.endswith("num_batches_tracked")}
+    state = {
+        name: value.half().contiguous()
+        for name, value in net.state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    }
     save_file(state, WEIGHTS, metadata={"steps": str(step), "pictures": str(count)})
     WEIGHTS.chmod(0o644)  # safetensors writes files that only their owner may read
     print(f"{step} steps, {time.monotonic() - started:.0f} s, {WEIGHTS.stat().st_size:,} bytes")
@@ -215,8 +226,10 @@ def measure(count: int, crowds: int, scales: tuple[int, ...], out: Path) -> dict
         rows.append(row)
     print(f"{'':8}{'samples':>8}{'number':>9}{'exact':>9}{'soft: number':>14}{'exact':>9}")
     for row in rows:
-        print(f"{row['scale']:8}{row['samples']:8d}{row['clean_number']:9.1%}"
-              f"{row['clean_exact']:9.1%}{row['soft_number']:14.1%}{row['soft_exact']:9.1%}")
+        print(
+            f"{row['scale']:8}{row['samples']:8d}{row['clean_number']:9.1%}"
+            f"{row['clean_exact']:9.1%}{row['soft_number']:14.1%}{row['soft_exact']:9.1%}"
+        )
     result = {"rows": rows, "wrong": wrong}
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(result, indent=1))

@@ -61,10 +61,16 @@ def sample(seed: int, size: int, kinds: tuple[str, ...]) -> tuple[np.ndarray, di
     focal = scene.objects[0]
     seen = visible_share(scene, focal, view)[0] >= 0.3
     meta = {
-        "caption": text, "seed": scene.seed, "view": [round(value, 6) for value in view],
-        "kind": focal.kind if seen else None, "colour": focal.colour if seen else None,
-        "setting": scene.setting, "time": scene.time, "crop": bool(wants_crop),
-        "crop_top": top, "crop_left": left,
+        "caption": text,
+        "seed": scene.seed,
+        "view": [round(value, 6) for value in view],
+        "kind": focal.kind if seen else None,
+        "colour": focal.colour if seen else None,
+        "setting": scene.setting,
+        "time": scene.time,
+        "crop": bool(wants_crop),
+        "crop_top": top,
+        "crop_left": left,
     }
     return (picture * 255 + 0.5).astype(np.uint8), meta
 
@@ -74,8 +80,9 @@ def _job(task: tuple[int, int, tuple[str, ...]]) -> tuple[np.ndarray, str]:
     return image, json.dumps(meta)
 
 
-def write(out: Path, count: int, size: int, seed: int, kinds: tuple[str, ...],
-          workers: int) -> None:
+def write(
+    out: Path, count: int, size: int, seed: int, kinds: tuple[str, ...], workers: int
+) -> None:
     """Fill `out` with images.npy (count, size, size, 3) uint8 and meta.jsonl, one line each."""
     out.mkdir(parents=True, exist_ok=True)
     recipe = {"count": count, "size": size, "seed": seed, "kinds": list(kinds)}
@@ -86,8 +93,10 @@ def write(out: Path, count: int, size: int, seed: int, kinds: tuple[str, ...],
     shape = (count, size, size, 3)
     if recipe_file.exists() and images_file.exists():
         if json.loads(recipe_file.read_text()) != recipe:
-            raise SystemExit(f"{out} holds another data set ({recipe_file.read_text()}); "
-                             "give another --out, or remove it")
+            raise SystemExit(
+                f"{out} holds another data set ({recipe_file.read_text()}); "
+                "give another --out, or remove it"
+            )
         images = np.lib.format.open_memmap(images_file, mode="r+")
         lines = meta_file.read_text().splitlines() if meta_file.exists() else []
         done = len(lines) // CHUNK * CHUNK if len(lines) < count else count

@@ -82,7 +82,7 @@ def noise_words(tokens: list[int], length: int, rng: np.random.Generator,
     at = int(rng.integers(1, tokens.index(tokens[-1])))
     body = [t for t in tokens if t != tokens[-1]]
     out = body[:at] + word + body[at:]
-    out = [*out[:length - 1], tokens[-1]]
+    out = [*out[: length - 1], tokens[-1]]
     return out + [tokens[-1]] * (length - len(out))
 
 

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tools.host import find_host
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -22,11 +24,7 @@ def setup_host() -> Path:
     The host goes first on the path: our own package `nodes` would otherwise shadow the host's
     module of that name.
     """
-    host = Path(os.environ.get("COMFYUI_PATH") or ROOT / ".comfyui").resolve()
-    if not (host / "comfy" / "sd.py").is_file():
-        raise FileNotFoundError(
-            f"No ComfyUI in {host}: set COMFYUI_PATH to a ComfyUI folder, or run `make host`."
-        )
+    host = find_host()
     path = str(host)
     if path in sys.path:
         sys.path.remove(path)

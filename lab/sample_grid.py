@@ -1,7 +1,7 @@
 """Draw prompts with the demo model as ComfyUI would, into one labelled PNG.
 
-    python -m lab.sample_grid --out out/grid.png
-    python -m lab.sample_grid --prompts "a red lighthouse by a calm sea" --size 768 --seeds 1
+python -m lab.sample_grid --out out/grid.png
+python -m lab.sample_grid --prompts "a red lighthouse by a calm sea" --size 768 --seeds 1
 """
 
 from __future__ import annotations

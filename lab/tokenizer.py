@@ -33,9 +33,7 @@ def merges_for(words: list[str]) -> list[tuple[str, str]]:
     spelled = {w: [*w[:-1], w[-1] + WORD_END] for w in words}
     merges = []
     while any(len(pieces) > 1 for pieces in spelled.values()):
-        pairs = Counter(
-            pair for p in spelled.values() for pair in pairwise(p)
-        )
+        pairs = Counter(pair for p in spelled.values() for pair in pairwise(p))
         pair = min(pairs, key=lambda q: (-pairs[q], q))
         merges.append(pair)
         for word, pieces in spelled.items():

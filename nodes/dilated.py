@@ -30,7 +30,32 @@ class DilatedSampling(io.ComfyNode):
                     tooltip="Take every n-th cell. 0 follows from the picture: its longer side "
                     "divided by the model's native size.",
                 ),
-                *cosine_inputs(),
+                io.Float.Input(
+                    "cosine_scale_2",
+                    default=1.0,
+                    min=0.0,
+                    max=10.0,
+                    step=0.1,
+                    tooltip="How fast the share of the global views falls during sampling. Smaller "
+                    "repeats less and is grainier; 0 uses the global views only.",
+                ),
+                io.Float.Input(
+                    "cosine_scale_3",
+                    default=1.0,
+                    min=0.0,
+                    max=10.0,
+                    step=0.1,
+                    tooltip="How fast the blur before the global views falls. Smaller has less "
+                    "grain and is smoother.",
+                ),
+                io.Float.Input(
+                    "sigma",
+                    default=0.8,
+                    min=0.01,
+                    max=10.0,
+                    step=0.01,
+                    tooltip="Largest standard deviation of that blur, in latent cells.",
+                ),
             ],
             outputs=[io.Model.Output(tooltip="The model with global views.")],
         )
@@ -39,35 +64,3 @@ class DilatedSampling(io.ComfyNode):
     def execute(cls, model, factor, cosine_scale_2, cosine_scale_3, sigma) -> io.NodeOutput:
         dilated = DilatedViews(factor, cosine_scale_2, cosine_scale_3, sigma)
         return io.NodeOutput(add_views(model, dilated=dilated))
-
-
-def cosine_inputs() -> list[io.Input]:
-    """The published knobs of the global path."""
-    return [
-        io.Float.Input(
-            "cosine_scale_2",
-            default=1.0,
-            min=0.0,
-            max=10.0,
-            step=0.1,
-            tooltip="How fast the share of the global views falls during sampling. Smaller "
-            "repeats less and is grainier; 0 uses the global views only.",
-        ),
-        io.Float.Input(
-            "cosine_scale_3",
-            default=1.0,
-            min=0.0,
-            max=10.0,
-            step=0.1,
-            tooltip="How fast the blur before the global views falls. Smaller has less grain "
-            "and is smoother.",
-        ),
-        io.Float.Input(
-            "sigma",
-            default=0.8,
-            min=0.01,
-            max=10.0,
-            step=0.01,
-            tooltip="Largest standard deviation of that blur, in latent cells.",
-        ),
-    ]

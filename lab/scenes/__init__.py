@@ -16,7 +16,23 @@ from .words import (
 )
 
 __all__ = [
-    "CAPTION_WORDS", "COLOURS", "KINDS", "RGB", "SETTINGS", "SETTINGS_OF_KIND", "TIMES", "WHOLE",
-    "Focal", "Render", "Scene", "View", "background_caption", "caption", "prompt", "random_scene",
-    "render", "visible_share", "vocabulary",
+    "CAPTION_WORDS",
+    "COLOURS",
+    "KINDS",
+    "RGB",
+    "SETTINGS",
+    "SETTINGS_OF_KIND",
+    "TIMES",
+    "WHOLE",
+    "Focal",
+    "Render",
+    "Scene",
+    "View",
+    "background_caption",
+    "caption",
+    "prompt",
+    "random_scene",
+    "render",
+    "visible_share",
+    "vocabulary",
 ]

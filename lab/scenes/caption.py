@@ -27,15 +27,18 @@ BARELY = 0.02
 """An object is not there at all where less than this of its area (and of the view) is in view."""
 
 
-def visible_share(scene: Scene, focal: Focal, view: View = WHOLE,
-                  aspect: float = 1.0) -> tuple[float, float]:
+def visible_share(
+    scene: Scene, focal: Focal, view: View = WHOLE, aspect: float = 1.0
+) -> tuple[float, float]:
     """The part of the object's area that is in the view, and the part of the view it fills."""
     placed = place_object(scene, focal, aspect)
     x0, y0, x1, y1 = placed.box()
     n = 40
     xs, ys = x0 + (np.arange(n) + 0.5) / n * (x1 - x0), y0 + (np.arange(n) + 0.5) / n * (y1 - y0)
-    u, v = np.broadcast_arrays(((xs - placed.x) / placed.size)[None].astype(np.float32),
-                               ((ys - placed.y) / placed.size)[:, None].astype(np.float32))
+    u, v = np.broadcast_arrays(
+        ((xs - placed.x) / placed.size)[None].astype(np.float32),
+        ((ys - placed.y) / placed.size)[:, None].astype(np.float32),
+    )
     sign = -1 if focal.flip else 1
     one = np.ones(3, np.float32)
     patch = Patch(u.shape, 1 / n, Look(one, one, 1.0, 0.0, focal.variant))
@@ -71,8 +74,7 @@ def _a(words: str) -> str:
     return f"an {words}" if words[0] in "aeiou" else f"a {words}"
 
 
-def background_caption(scene: Scene, view: View, aspect: float,
-                       rng: np.random.Generator) -> str:
+def background_caption(scene: Scene, view: View, aspect: float, rng: np.random.Generator) -> str:
     """The words for a view without a focal object."""
     sky = _sky_share(scene, view, aspect)
     when = TIME_WORDS[scene.time][int(rng.integers(2))]
@@ -89,8 +91,9 @@ def background_caption(scene: Scene, view: View, aspect: float,
     return f"{when}, {ground}" if form == 2 else f"{ground} {when}"
 
 
-def caption(scene: Scene, view: View = WHOLE, rng: np.random.Generator | None = None,
-            aspect: float = 1.0) -> str | None:
+def caption(
+    scene: Scene, view: View = WHOLE, rng: np.random.Generator | None = None, aspect: float = 1.0
+) -> str | None:
     """What the view shows; None where a focal object is there, but too little of it to name.
 
     `aspect` is the whole picture's width / height. Templates vary with `rng` (fixed without).

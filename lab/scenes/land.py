@@ -37,8 +37,17 @@ RIDGES: dict[str, tuple[Ridge, ...]] = {
     ),
     "hills": (
         Ridge(-0.02, 0.10, 1.9, 0.66, (0.25, 0.32, 0.28), (0.42, 0.48, 0.38), "grass", gain=0.36),
-        Ridge(0.04, 0.10, 2.1, 0.40, (0.15, 0.22, 0.13), (0.34, 0.42, 0.22), "grass", gain=0.30,
-              trees=0.006),
+        Ridge(
+            0.04,
+            0.10,
+            2.1,
+            0.40,
+            (0.15, 0.22, 0.13),
+            (0.34, 0.42, 0.22),
+            "grass",
+            gain=0.30,
+            trees=0.006,
+        ),
         Ridge(0.10, 0.10, 1.8, 0.18, *GRASS, "grass", gain=0.26),
         Ridge(0.18, 0.07, 1.4, 0.03, *GRASS, "grass", gain=0.24),
     ),
@@ -52,8 +61,9 @@ RIDGES: dict[str, tuple[Ridge, ...]] = {
         Ridge(-0.004, 0.035, 1.6, 0.70, (0.28, 0.31, 0.34), (0.46, 0.47, 0.46), "rock", True, 0.5),
     ),
     "forest": (
-        Ridge(-0.04, 0.09, 1.5, 0.64, (0.16, 0.22, 0.22), (0.32, 0.38, 0.34), "forest",
-              trees=0.012),
+        Ridge(
+            -0.04, 0.09, 1.5, 0.64, (0.16, 0.22, 0.22), (0.32, 0.38, 0.34), "forest", trees=0.012
+        ),
         Ridge(0.01, 0.06, 1.7, 0.42, *PINE, "forest", trees=0.024),
         Ridge(0.08, 0.05, 1.6, 0.20, *PINE, "forest", trees=0.042),
         Ridge(0.18, 0.03, 1.2, 0.03, (0.20, 0.26, 0.13), (0.42, 0.47, 0.25), "grass"),
@@ -61,8 +71,9 @@ RIDGES: dict[str, tuple[Ridge, ...]] = {
 }
 
 
-def skyline(frame_seed: int, horizon: float, index: int, ridge: Ridge, xs: Array,
-            px: float) -> Array:
+def skyline(
+    frame_seed: int, horizon: float, index: int, ridge: Ridge, xs: Array, px: float
+) -> Array:
     """(n,) world Y of the ridge's ground at world `xs`, without its trees."""
     seed = frame_seed * 31 + 17 * index + 1000
     shape = fbm1(xs, px, ridge.freq, seed, gain=ridge.gain, ridged=ridge.ridged)
@@ -139,8 +150,15 @@ def _surface(frame: Frame, index: int, ridge: Ridge, seed: int, line: Array, row
     else:
         patches = fbm2(xs, ys, px, 4.0, seed, stretch=2.6, gain=0.5, octaves=5)
         blades = fbm2(xs, ys, px, 85.0, seed + 3, stretch=0.6, gain=0.85)
-        shade = np.clip(0.56 + 0.34 * patches + 0.20 * blades * near - 0.75 * below
-                        + 0.10 * np.exp(-below * 30), 0, 1)
+        shade = np.clip(
+            0.56
+            + 0.34 * patches
+            + 0.20 * blades * near
+            - 0.75 * below
+            + 0.10 * np.exp(-below * 30),
+            0,
+            1,
+        )
         colour = dark + (bright - dark) * shade[..., None]
         dry = smoothstep(0.1, 0.7, fbm2(xs, ys, px, 3.0, seed + 6, stretch=3.0, octaves=3))
         colour = colour + (dry * 0.22)[..., None] * (np.float32((0.48, 0.44, 0.27)) - colour)
@@ -148,8 +166,7 @@ def _surface(frame: Frame, index: int, ridge: Ridge, seed: int, line: Array, row
     return colour * tone
 
 
-def _flank(frame: Frame, index: int, ridge: Ridge, below: Array, lean: float,
-           bend: Array) -> Array:
+def _flank(frame: Frame, index: int, ridge: Ridge, below: Array, lean: float, bend: Array) -> Array:
     """(h, W) slope of the skyline above each point, followed down along lines that `lean`.
 
     `bend` (h, W) makes those lines wander. It is sampled beyond the view, and on a scale of its

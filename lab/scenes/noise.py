@@ -69,7 +69,12 @@ def octave1(xs: Array, freq: float, seed: int) -> Array:
 
 
 def octave2(
-    xs: Array, ys: Array, fx: float, fy: float, seed: int, rows: Array | None = None,
+    xs: Array,
+    ys: Array,
+    fx: float,
+    fy: float,
+    seed: int,
+    rows: Array | None = None,
     dx: bool = False,
 ) -> Array:
     """(H, W) unit-variance noise with `fx`, `fy` cells per unit.
@@ -87,8 +92,15 @@ def octave2(
     return (wy * scale) @ grid @ wx.T
 
 
-def fbm1(xs: Array, px: float, freq: float, seed: int, octaves: int = 12, gain: float = 0.5,
-         ridged: bool = False) -> Array:
+def fbm1(
+    xs: Array,
+    px: float,
+    freq: float,
+    seed: int,
+    octaves: int = 12,
+    gain: float = 0.5,
+    ridged: bool = False,
+) -> Array:
     """(n,) fractal noise, about -1..1; `ridged` folds it into sharp crests at its top."""
     out = np.zeros(len(xs), np.float32)
     amp, norm = 1.0, 0.0
@@ -106,8 +118,17 @@ def fbm1(xs: Array, px: float, freq: float, seed: int, octaves: int = 12, gain: 
     return out
 
 
-def fbm2(xs: Array, ys: Array, px: float, freq: float, seed: int, stretch: float = 1.0,
-         octaves: int = 12, gain: float = 0.5, dx: bool = False) -> Array:
+def fbm2(
+    xs: Array,
+    ys: Array,
+    px: float,
+    freq: float,
+    seed: int,
+    stretch: float = 1.0,
+    octaves: int = 12,
+    gain: float = 0.5,
+    dx: bool = False,
+) -> Array:
     """(H, W) fractal noise, about -1..1. `stretch` > 1 lengthens its features horizontally."""
     out = np.zeros((len(ys), len(xs)), np.float32)
     amp = 1.0

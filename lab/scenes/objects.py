@@ -120,17 +120,25 @@ def balloon(u: Array, v: Array, patch: Patch) -> None:
     shade = 0.50 + 0.60 * np.clip(facing, 0, 1.1)
     gloss = np.exp(-((q - 0.42 * look.side) ** 2) * 14 - ((v - 0.22) / 0.13) ** 2)
     for x in (-0.052, -0.02, 0.02, 0.052):
-        patch.fill(patch.cover(_segment(u, v, (x * 1.25, mouth - 0.01), (x, 0.91), 0.0035)),
-                   (0.28, 0.22, 0.18))
+        patch.fill(
+            patch.cover(_segment(u, v, (x * 1.25, mouth - 0.01), (x, 0.91), 0.0035)),
+            (0.28, 0.22, 0.18),
+        )
     wicker = 0.85 + 0.15 * _stripe(v * 55, p * 55) * _stripe(u * 42, p * 42)
-    patch.fill(patch.cover(_box(u, v, 0, 0.952, 0.06, 0.044) + 0.3 * np.clip(v - 0.95, 0, 1)),
-               (0.52, 0.34, 0.19), _round(u / 0.062, look.side) * wicker)
+    patch.fill(
+        patch.cover(_box(u, v, 0, 0.952, 0.06, 0.044) + 0.3 * np.clip(v - 0.95, 0, 1)),
+        (0.52, 0.34, 0.19),
+        _round(u / 0.062, look.side) * wicker,
+    )
     patch.fill(patch.cover(_box(u, v, 0, 0.912, 0.065, 0.009)), (0.34, 0.21, 0.12))
-    glow = look.night * np.exp(-((v - mouth) / 0.25) ** 2 - (u / 0.12) ** 2)
-    patch.fill(patch.cover(np.where(v < mid, top, low)),
-               cloth + (gloss * 0.20)[..., None] * (1 - cloth), shade * crease + 0.7 * glow)
+    glow = look.night * np.exp(-(((v - mouth) / 0.25) ** 2) - (u / 0.12) ** 2)
+    patch.fill(
+        patch.cover(np.where(v < mid, top, low)),
+        cloth + (gloss * 0.20)[..., None] * (1 - cloth),
+        shade * crease + 0.7 * glow,
+    )
     patch.fill(patch.cover(_box(u, v, 0, mouth - 0.006, 0.068, 0.010)), look.dark * 0.6)
-    flame = np.exp(-(u / 0.018) ** 2 - ((v - 0.835) / 0.03) ** 2)
+    flame = np.exp(-((u / 0.018) ** 2) - ((v - 0.835) / 0.03) ** 2)
     patch.fill(flame * 0.9 * max(look.night, 0.35), (1.0, 0.80, 0.40), glow=True)
 
 
@@ -144,8 +152,11 @@ def boat(u: Array, v: Array, patch: Patch) -> None:
     )
     bow = 0.035 * np.sin(np.clip((v - 0.12) / 0.62, 0, 1) * np.pi)
     jib = np.maximum.reduce(
-        [u - 0.012 + bow * 1.2, v - 0.745 - 0.1 * u,
-         _edge(u + bow, v, (-0.345, 0.745), (0.0, 0.10))]
+        [
+            u - 0.012 + bow * 1.2,
+            v - 0.745 - 0.1 * u,
+            _edge(u + bow, v, (-0.345, 0.745), (0.0, 0.10)),
+        ]
     )
     for shape, left, width, sign in ((main, 0.05, 0.33, 1.0), (jib, -0.34, 0.34, -1.0)):
         across = np.clip((u - left) / width, 0, 1)
@@ -192,14 +203,20 @@ def lighthouse(u: Array, v: Array, patch: Patch) -> None:
     patch.fill(patch.cover(np.maximum(door, v - 0.99)), look.dark * 0.55)
     glass = _box(u, v, 0, 0.19, 0.062, 0.058)
     lamp = 0.55 + 0.45 * max(look.night, 0.3)
-    shine = np.exp(-(u / 0.05) ** 2 - ((v - 0.19) / 0.05) ** 2) * lamp
+    shine = np.exp(-((u / 0.05) ** 2) - ((v - 0.19) / 0.05) ** 2) * lamp
     pane = np.float32((0.30, 0.40, 0.48)) * look.tint
-    patch.fill(patch.cover(glass), pane + shine[..., None] * (np.float32((1.0, 0.93, 0.66)) - pane),
-               glow=True)
+    patch.fill(
+        patch.cover(glass),
+        pane + shine[..., None] * (np.float32((1.0, 0.93, 0.66)) - pane),
+        glow=True,
+    )
     for x in (-0.058, -0.022, 0.022, 0.058):
         patch.fill(patch.cover(_box(u, v, x, 0.19, 0.004, 0.058)), (0.16, 0.15, 0.16))
-    patch.fill(patch.cover(_box(u, v, 0, 0.255, 0.128, 0.013)), (0.22, 0.21, 0.23),
-               _round(u / 0.13, look.side) + 0.15)
+    patch.fill(
+        patch.cover(_box(u, v, 0, 0.255, 0.128, 0.013)),
+        (0.22, 0.21, 0.23),
+        _round(u / 0.13, look.side) + 0.15,
+    )
     rail = np.minimum(np.abs(v - 0.215), np.where(np.abs(u * 32 % 1 - 0.5) > 0.38, 0.0, 1.0))
     rail = np.maximum.reduce([rail - 0.005, np.abs(u) - 0.125, 0.212 - v, v - 0.25])
     patch.fill(patch.cover(rail) * 0.9, (0.20, 0.19, 0.21))
@@ -238,8 +255,11 @@ def windmill(u: Array, v: Array, patch: Patch) -> None:
         along, across = u * c + (v - hub) * s, -u * s + (v - hub) * c
         sail = _box(along, across, 0.222, 0.036, 0.140, 0.034)
         lattice = np.maximum(_stripe(along * 22, p * 22), _stripe(across * 32, p * 32))
-        patch.fill(patch.cover(sail) * (0.80 + 0.20 * lattice), cloth,
-                   0.86 + 0.16 * lattice + 0.10 * look.side * c)
+        patch.fill(
+            patch.cover(sail) * (0.80 + 0.20 * lattice),
+            cloth,
+            0.86 + 0.16 * lattice + 0.10 * look.side * c,
+        )
         spar = _box(along, across, 0.185, 0.0, 0.185, 0.0085)
         patch.fill(patch.cover(spar), (0.36, 0.27, 0.20))
     patch.fill(patch.cover(np.hypot(u, v - hub) - 0.028), (0.30, 0.22, 0.17))

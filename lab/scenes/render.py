@@ -66,8 +66,14 @@ def _window(frame: Frame, box: tuple[float, float, float, float]) -> tuple[slice
     return slice(*rows), slice(*cols)
 
 
-def _patch(frame: Frame, placed: Placed, rows: slice, cols: slice, ys: Array | None = None,
-           sway: Array | None = None) -> Patch:
+def _patch(
+    frame: Frame,
+    placed: Placed,
+    rows: slice,
+    cols: slice,
+    ys: Array | None = None,
+    sway: Array | None = None,
+) -> Patch:
     focal = placed.focal
     v = ((frame.ys[rows] if ys is None else ys) - placed.y) / placed.size
     u = (frame.xs[cols] - placed.x) / placed.size
@@ -75,8 +81,13 @@ def _patch(frame: Frame, placed: Placed, rows: slice, cols: slice, ys: Array | N
     u, v = np.broadcast_arrays((u * sign)[None].astype(np.float32), v[:, None].astype(np.float32))
     if sway is not None:
         u = u + sway
-    look = Look(np.float32(RGB[focal.colour]), frame.light.thing, frame.side * sign,
-                frame.light.night, focal.variant)
+    look = Look(
+        np.float32(RGB[focal.colour]),
+        frame.light.thing,
+        frame.side * sign,
+        frame.light.night,
+        focal.variant,
+    )
     patch = Patch(u.shape, frame.px / placed.size, look)
     DRAW[focal.kind](u, v, patch)
     return patch
@@ -88,8 +99,9 @@ def _rock(frame: Frame, placed: Placed) -> None:
     foot = placed.y + 0.985 * size
     half, tall = 0.36 * size, 0.055 * size
     water = foot + 0.055 * size
-    found = _window(frame, (placed.x - half * 1.15, foot - tall, placed.x + half * 1.15,
-                            water + 0.03 * size))
+    found = _window(
+        frame, (placed.x - half * 1.15, foot - tall, placed.x + half * 1.15, water + 0.03 * size)
+    )
     if found is None:
         return
     rows, cols = found
@@ -125,10 +137,23 @@ def _reflection(frame: Frame, placed: Placed, water: float) -> None:
     ys = frame.ys[rows]
     sway = fbm1(ys, frame.px, 16 / placed.size, placed.focal.variant % 9973, octaves=3) * 0.035
     depth = (ys - water) / reach
-    patch = _patch(frame, placed, rows, cols, water - (ys - water) * 1.25,
-                   (sway * np.clip(depth * 3, 0, 1))[:, None].astype(np.float32))
-    lines = fbm2(frame.xs[cols], ys, frame.px, 26 / placed.size, placed.focal.variant % 8191,
-                 stretch=5.0, octaves=4)
+    patch = _patch(
+        frame,
+        placed,
+        rows,
+        cols,
+        water - (ys - water) * 1.25,
+        (sway * np.clip(depth * 3, 0, 1))[:, None].astype(np.float32),
+    )
+    lines = fbm2(
+        frame.xs[cols],
+        ys,
+        frame.px,
+        26 / placed.size,
+        placed.focal.variant % 8191,
+        stretch=5.0,
+        octaves=4,
+    )
     fade = np.clip(0.42 * (1 - depth), 0, 1)[:, None] * np.clip(0.75 + 0.5 * lines, 0, 1)
     part = frame.image[rows, cols]
     cover = (patch.alpha * fade * (ys > water)[:, None]).astype(np.float32)
@@ -138,8 +163,9 @@ def _reflection(frame: Frame, placed: Placed, water: float) -> None:
 def _ground_shadow(frame: Frame, placed: Placed) -> None:
     """A soft dark patch where the object stands, and the shadow it throws."""
     size, foot = placed.size, placed.y + 0.99 * placed.size
-    found = _window(frame, (placed.x - size, foot - 0.05 * size, placed.x + size,
-                            foot + 0.09 * size))
+    found = _window(
+        frame, (placed.x - size, foot - 0.05 * size, placed.x + size, foot + 0.09 * size)
+    )
     if found is None:
         return
     rows, cols = found

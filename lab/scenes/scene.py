@@ -45,8 +45,9 @@ class Scene:
     objects: tuple[Focal, ...] = ()
 
 
-def _focal(rng: np.random.Generator, kind: str, colour: str, height: float, horizon: float,
-           margin: float) -> Focal:
+def _focal(
+    rng: np.random.Generator, kind: str, colour: str, height: float, horizon: float, margin: float
+) -> Focal:
     half = 0.5 * height
     x = float(rng.uniform(margin, 1 - margin))
     depth = float(rng.random())

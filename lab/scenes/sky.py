@@ -24,8 +24,16 @@ def cloud_cover(frame: Frame) -> tuple[Array, Array]:
     ys = -0.42 * np.sqrt(np.clip(scene.horizon + 0.02 - frame.ys, 0, None) + 0.03)
     px = frame.px * 0.8
     base = fbm2(frame.xs, ys * 3.2, px, 3.4, scene.seed + 11, stretch=1.9, gain=0.52)
-    lit = fbm2(frame.xs + 0.03 * frame.side, ys * 3.2 - 0.045, px, 3.4, scene.seed + 11,
-               stretch=1.9, gain=0.52, octaves=4)
+    lit = fbm2(
+        frame.xs + 0.03 * frame.side,
+        ys * 3.2 - 0.045,
+        px,
+        3.4,
+        scene.seed + 11,
+        stretch=1.9,
+        gain=0.52,
+        octaves=4,
+    )
     near = fbm2(frame.xs, ys * 3.2, px, 3.4, scene.seed + 11, stretch=1.9, gain=0.52, octaves=4)
     level = 0.80 - 1.0 * scene.clouds
     density = smoothstep(level, level + 0.85, base)
@@ -64,8 +72,9 @@ def paint_sky(frame: Frame) -> None:
 
 def _stars(frame: Frame) -> None:
     """Stars, a few to each lattice cell: small discs, never smaller than the pixel footprint."""
-    for layer, (cells, keep, size) in enumerate(((7.0, 0.55, 0.0022), (15.0, 0.50, 0.0013),
-                                                 (34.0, 0.55, 0.0007))):
+    for layer, (cells, keep, size) in enumerate(
+        ((7.0, 0.55, 0.0022), (15.0, 0.50, 0.0013), (34.0, 0.55, 0.0007))
+    ):
         seed = frame.scene.seed + 300 + layer
         i = np.arange(np.floor(frame.ys[0] * cells), np.floor(frame.ys[-1] * cells) + 1)
         j = np.arange(np.floor(frame.xs[0] * cells), np.floor(frame.xs[-1] * cells) + 1)

@@ -32,8 +32,14 @@ def waves(frame: Frame, rows: slice) -> tuple[Array, Array]:
         for out, centre, width in ((swell, 0.0, 0.75), (fine, 2.6, 1.5)):
             amp = keep * np.exp(-(((octaves - centre) / width) ** 2))
             if amp.max() > 0.02:
-                out += octave2(frame.xs, frame.ys[rows], freq, fy, frame.scene.seed + 61 * k + 9,
-                               rows=(0.6 * amp).astype(np.float32))
+                out += octave2(
+                    frame.xs,
+                    frame.ys[rows],
+                    freq,
+                    fy,
+                    frame.scene.seed + 61 * k + 9,
+                    rows=(0.6 * amp).astype(np.float32),
+                )
     return swell, fine
 
 

@@ -135,6 +135,7 @@ def test_global_views_see_their_own_place(canvas):
 
 def test_mixed_result_is_the_right_mean():
     canvas = (48, 48)
+
     # A denoiser that tells windows (7) from lattices (3) by their size.
     def kind(x, sigma, conds):
         return torch.full_like(x, 7.0 if x.shape[-1] == NATIVE else 3.0)
@@ -157,8 +158,10 @@ def test_masked_conds_are_cut_like_the_latent():
         return conds["context"].mean(dim=(1, 2)).view(-1, 1, 1, 1).expand_as(x).clone()
 
     positive = cond(2.0, mask=left) + cond(5.0, mask=right)
-    for model in (add_views(patcher(text), local=LocalViews(border="clamp")),
-                  add_views(patcher(text), dilated=DilatedViews(cosine_scale_2=0, sigma=1e-3))):
+    for model in (
+        add_views(patcher(text), local=LocalViews(border="clamp")),
+        add_views(patcher(text), dilated=DilatedViews(cosine_scale_2=0, sigma=1e-3)),
+    ):
         out = sample(model, torch.zeros(1, 4, *canvas), cfg=1.0, positive=positive)
         scale = model.model.latent_format.scale_factor
         assert torch.allclose(out[..., :13] * scale, torch.tensor(2.0), atol=1e-2)

@@ -27,8 +27,11 @@ from lab.scenes.render import place_object
 
 
 def scenes() -> list[Scene]:
-    return [random_scene(7 * i + j, setting=setting, time=time)
-            for i, setting in enumerate(SETTINGS) for j, time in enumerate(TIMES)]
+    return [
+        random_scene(7 * i + j, setting=setting, time=time)
+        for i, setting in enumerate(SETTINGS)
+        for j, time in enumerate(TIMES)
+    ]
 
 
 def test_same_seed_same_picture():
@@ -184,8 +187,10 @@ def test_the_counter_finds_the_one_object(size):
     held_out = [random_scene(987_000_000 + i) for i in range(10)]
     pictures = [torch.from_numpy(render(s, *size).image).movedim(-1, 0) for s in held_out]
     counted = counter.count_objects(torch.stack(pictures))
-    right = sum([(f.kind, f.colour) for f in found] == [(s.objects[0].kind, s.objects[0].colour)]
-                for found, s in zip(counted, held_out, strict=True))
+    right = sum(
+        [(f.kind, f.colour) for f in found] == [(s.objects[0].kind, s.objects[0].colour)]
+        for found, s in zip(counted, held_out, strict=True)
+    )
     assert right >= 9
     for found in counted:
         for item in found:
@@ -195,8 +200,9 @@ def test_the_counter_finds_the_one_object(size):
 
 @needs_weights
 def test_the_counter_counts_repeats_and_nothing():
-    crowd = random_scene(987_100_000, n_objects=4, kind="balloon", colour="red",
-                         object_scale=(0.45, 0.6))
+    crowd = random_scene(
+        987_100_000, n_objects=4, kind="balloon", colour="red", object_scale=(0.45, 0.6)
+    )
     empty = random_scene(987_100_001, n_objects=0)
     images = np.stack([render(scene, 256, 256).image for scene in (crowd, empty)])
     many, none = counter.count_objects(torch.from_numpy(images).movedim(-1, 1))
