@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 
 import pytest
+import safetensors.torch
 import torch
 from PIL import Image
 
 from tools.client import fetch, submit
+from tools.server import start_server
 
 NATIVE, STEPS = 64, 2  # small pictures: what is tested here is the graph
 
@@ -252,3 +254,16 @@ def test_the_demo_model_tells_its_native_size():
     from hires_fusion.sampling.latents import native_cells
 
     assert native_cells(load_demo_model()[0].model) == 32
+
+
+def test_a_restart_changes_nothing(server):
+    prompt = base()
+    prompt["composite"] = composite(noise_seed=13)
+    save(prompt, "kept", ["composite", 0])
+
+    def draw(host):
+        (file,) = submit(host, prompt).raise_for_error().outputs["kept"]["latents"]
+        return safetensors.torch.load(fetch(host, file))["latent_tensor"]
+
+    with start_server() as fresh:
+        assert torch.equal(draw(server), draw(fresh))
