@@ -142,6 +142,7 @@ def test_every_page_belongs_to_a_node():
 def test_a_help_page_names_every_input(node):
     text = (PAGES / f"{node}.md").read_text(encoding="utf-8")
     assert "## Outputs" in text
+    assert all((PAGES / name).is_file() for name in re.findall(r"!\[[^]]+\]\(([^)]+)\)", text))
     rows = ROW.findall(text.split("## Inputs")[1].split("## Outputs")[0])
     known = SCHEMAS[node].inputs
     for pattern, (kind, options) in known.items():
