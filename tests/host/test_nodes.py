@@ -267,3 +267,15 @@ def test_a_restart_changes_nothing(server):
 
     with start_server() as fresh:
         assert torch.equal(draw(server), draw(fresh))
+
+
+def test_progress_counts_views_and_never_goes_back(server):
+    prompt = base(256, 256)
+    prompt["composite"] = composite(noise_seed=14)
+    save(prompt, "counted", ["composite", 0])
+    seen = []
+    submit(server, prompt, seen.append).raise_for_error()
+    ours = [p for p in seen if p.node.endswith("stage_2_SamplerCustomAdvanced")]
+    shares = [p.value / p.maximum for p in ours]
+    assert STEPS * (9 + 4) in {p.maximum for p in ours}
+    assert shares == sorted(shares) and shares[-1] == 1

@@ -1,4 +1,4 @@
-"""What all of this is for, on the demo model: one subject stays one subject at three times the size.
+"""On the demo model, one subject stays one subject at three times the native size.
 
 The numbers with more steps are in docs/benchmarks.md; this is the same measurement in small.
 """
@@ -6,6 +6,7 @@ The numbers with more steps are in docs/benchmarks.md; this is the same measurem
 from __future__ import annotations
 
 import pytest
+
 from lab.pack import Session
 from lab.repetition import METHODS, draw
 
