@@ -5,6 +5,7 @@ A preset is one row of `PRESETS`; a new published method adds a row, not code.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from dataclasses import dataclass, fields, replace
@@ -24,6 +25,7 @@ class Stage:
         steps: sampling steps of the whole schedule, None for the node's.
         cfg: guidance scale, None for the node's.
         tiled: sample through windows (MultiDiffusion).
+        jitter: shift the windows at random.
         dilated: add dilated global views.
         skip_residual: follow the upsampled picture (needs steps, so a start below 1).
         match: give the result the mean and deviation of the native latent.
@@ -40,6 +42,7 @@ class Stage:
     steps: int | None = None
     cfg: float | None = None
     tiled: bool = True
+    jitter: bool = True
     dilated: bool = True
     skip_residual: bool = True
     match: bool = True
@@ -50,11 +53,13 @@ class Stage:
     sigma: float = 0.8
 
 
-PRESETS: dict[str, Stage] = {
+# Rows of stages after the native one, the last of which serves all further stages. Rows with a
+# scale of their own are the plan, times the native size, whatever the target.
+PRESETS: dict[str, tuple[Stage, ...]] = {
     # arXiv 2311.16973 with the constants of all its examples (its code defaults to a sigma of 1.0).
-    "DemoFusion": Stage(),
-    # Whole pictures through windows only, arXiv 2302.08113: the baseline that repeats objects.
-    "MultiDiffusion": Stage(dilated=False, skip_residual=False, match=False),
+    "DemoFusion": (Stage(),),
+    # Each stage through windows only, arXiv 2302.08113: the baseline that repeats objects.
+    "MultiDiffusion": (Stage(jitter=False, dilated=False, skip_residual=False, match=False),),
 }
 
 
@@ -71,20 +76,29 @@ def plan_stages(preset: str, scale: float, rows: str = "") -> list[Stage]:
     Raises:
         ValueError: bad rows, sizes that don't grow; the message says what to write.
     """
-    base = PRESETS[preset]
+    presets = PRESETS[preset]
     if not rows.strip():
+        if all(row.scale for row in presets):
+            return list(presets)
         if scale <= 1:
-            raise ValueError(f"scale is {scale:g}: choose more than 1, or use the native picture")
+            raise ValueError(
+                f"the target is {scale:g} times the native size: choose a scale or long_side "
+                "that is larger than the native picture, or use that one"
+            )
         sizes = [float(s) for s in range(2, math.ceil(scale))] + [scale]
-        return [replace(base, scale=size) for size in sizes]
-    stages = [_stage(base, row, number) for number, row in enumerate(_rows(rows), 1)]
-    for number, (before, after) in enumerate(zip([None, *stages], stages, strict=False), 1):
-        if before and after.scale < before.scale:
+        return [replace(_row(presets, i), scale=size) for i, size in enumerate(sizes)]
+    stages = [_stage(_row(presets, i), row, i + 1) for i, row in enumerate(_rows(rows))]
+    for number, (before, after) in enumerate(itertools.pairwise(stages), 2):
+        if after.scale < before.scale:
             raise ValueError(
                 f"stage {number} is smaller ({after.scale:g}) than the one before it "
                 f"({before.scale:g}): list the stages from small to large"
             )
     return stages
+
+
+def _row(presets: tuple[Stage, ...], index: int) -> Stage:
+    return presets[min(index, len(presets) - 1)]
 
 
 def _rows(text: str) -> list[dict[str, Any]]:

@@ -153,6 +153,11 @@ class WindowSet(NamedTuple):
         """(top, left) of each view on the canvas, in cells."""
         return [(place.top, place.left) for place in self.places]
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of every view, in cells."""
+        return self.places[0].height, self.places[0].width
+
     def stack(self, x: Tensor) -> Tensor:
         """All views of x (B, ..., H, W) on the batch axis, (V*B, ..., h, w), batch innermost."""
         return torch.cat([place.take(x) for place in self.places])
@@ -184,6 +189,12 @@ class LatticeSet(NamedTuple):
     def origins(self) -> list[tuple[int, int]]:
         """(0, 0) for every lattice: each one shows the whole picture."""
         return [(0, 0)] * self.factor**2
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of every view, in cells."""
+        height, width = self.canvas
+        return math.ceil(height / self.factor), math.ceil(width / self.factor)
 
     def pad(self, x: Tensor) -> Tensor:
         """x (..., H, W) with zeros at the top and left so that both sides divide."""

@@ -271,7 +271,10 @@ def export(args: argparse.Namespace) -> None:
         trained = {"step": 0}
     else:
         state = torch.load(Path(args.out) / "checkpoint.pt", map_location="cpu", weights_only=True)
-        model.weights().load_state_dict(state["ema"])
+        others = [Path(folder) / "checkpoint.pt" for folder in args.also]
+        runs = [torch.load(p, map_location="cpu", weights_only=True)["ema"] for p in others]
+        runs.append(state["ema"])
+        model.weights().load_state_dict({k: sum(r[k] for r in runs) / len(runs) for k in runs[0]})
         folder = Path(args.vae)
         vae_state = torch.load(folder / "folded.pt", map_location="cpu", weights_only=True)
         vae_meta = json.loads((folder / "vae.json").read_text(encoding="utf-8"))
@@ -315,6 +318,12 @@ def main() -> None:
     p.add_argument("--save-every", type=float, default=300, help="seconds")
     p.add_argument("--draw-every", type=float, default=900, help="seconds")
     p.add_argument("--export", action="store_true", help="write the weights to --to and stop")
+    p.add_argument(
+        "--also",
+        nargs="*",
+        default=[],
+        help="with --export: runs that began at a checkpoint of --out, to take the mean with",
+    )
     p.add_argument("--random", action="store_true", help="with --export: untrained weights")
     p.add_argument("--to", default=str(models.ROOT / "demo"))
     args = p.parse_args()

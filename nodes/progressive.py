@@ -9,8 +9,12 @@ from comfy_api.latest import io
 from comfy_execution.graph_utils import GraphBuilder
 
 from ..fusion_ops.stages import PRESETS, Stage, plan_stages, stage_size
-from ..sampling.latents import cell_pixels
+from ..fusion_ops.views import check_windows
+from ..sampling import conditioning
+from ..sampling.latents import cell_pixels, native_cells
 from ..sampling.lift import check_latent
+from ..sampling.plan import LocalViews
+from ..sampling.steps import check_stepwise
 from .latents import MOST_LATENTS
 from .schema import advanced, schema
 from .tiled import view_batch_input
@@ -114,36 +118,76 @@ class ProgressiveUpscale(io.ComfyNode):
                 ),
             ],
             hidden=[io.Hidden.unique_id, io.Hidden.dynprompt],
+            is_input_list=True,
             enable_expand=True,
         )
 
     @classmethod
-    def execute(
-        cls, model, samples, scale, preset, stages="", vae=None, long_side=0, **settings
-    ) -> io.NodeOutput:
-        native = check_latent(samples)
-        if long_side:
-            scale = long_side / (max(native) * cell_pixels(model.model))
-        plan = plan_stages(preset, scale, stages or "")
-        if len(plan) >= MOST_LATENTS:
-            raise ValueError(f"{len(plan)} stages: list at most {MOST_LATENTS - 1}")
-        if vae is None and any(stage.lift.startswith("pixel") for stage in plan):
-            raise ValueError("a stage has a pixel lift: connect a VAE, or lift it in latent space")
-
-        # Links instead of values: the host caches nodes by what they are linked to.
+    def execute(cls, **lists) -> io.NodeOutput:
+        inputs = {name: only_one(name, values) for name, values in lists.items()}
         wires = cls.hidden.dynprompt.get_node(cls.hidden.unique_id)["inputs"]
-        settings |= {name: wires[name] for name in ("model", "positive", "negative")}
-        graph = GraphBuilder()
-        finished = [wires["samples"]]
-        for number, stage in enumerate(plan, 2):
-            builder = StageBuilder(graph, stage, number)
-            lifted = builder.lift(finished[-1], stage_size(native, stage.scale), wires.get("vae"))
-            sampled = builder.sample(lifted, **settings)
-            finished.append(builder.match(sampled, reference=finished[0]))
-        listed = graph.node(
-            "HRF_StageList", **{f"latent_{i}": link for i, link in enumerate(finished, 1)}
+        return expand_stages(wires, **inputs)
+
+
+def only_one(name: str, values: list) -> Any:
+    """The value of an input. A list of several would be expanded once for each of them, and each
+    expansion is linked to all of them."""
+    if len(values) != 1:
+        raise ValueError(
+            f"{name} is a list of {len(values)}: Progressive Upscale takes one at a time "
+            "(a batch is one latent); connect the node to one item of the list"
         )
-        return io.NodeOutput(finished[-1], listed.out(0), expand=graph.finalize())
+    return values[0]
+
+
+def expand_stages(
+    wires: dict[str, Any],
+    *,
+    model: Any,
+    samples: dict,
+    scale: float,
+    preset: str,
+    stages: str = "",
+    vae: Any = None,
+    long_side: int = 0,
+    **settings: Any,
+) -> io.NodeOutput:
+    """The graph of all stages. `wires` are the node's inputs as links: nodes are cached by what
+    they are linked to, and values would keep the finished stages from being found again."""
+    native = check_latent(samples)
+    if long_side:
+        scale = long_side / (max(native) * cell_pixels(model.model))
+    plan = plan_stages(preset, scale, stages or "")
+    check_plan(plan, model, vae, settings)
+
+    settings |= {name: wires[name] for name in ("model", "positive", "negative")}
+    graph = GraphBuilder()
+    finished = [wires["samples"]]
+    for number, stage in enumerate(plan, 2):
+        builder = StageBuilder(graph, stage, number)
+        lifted = builder.lift(finished[-1], stage_size(native, stage.scale), wires.get("vae"))
+        sampled = builder.sample(lifted, **settings)
+        finished.append(builder.match(sampled, reference=finished[0]))
+    listed = graph.node(
+        "HRF_StageList", **{f"latent_{i}": link for i, link in enumerate(finished, 1)}
+    )
+    return io.NodeOutput(finished[-1], listed.out(0), expand=graph.finalize())
+
+
+def check_plan(plan: list[Stage], model: Any, vae: Any, settings: dict[str, Any]) -> None:
+    """Raise ValueError, with the fix, for what a stage would refuse after others have run."""
+    if len(plan) >= MOST_LATENTS:
+        raise ValueError(f"{len(plan)} stages: list at most {MOST_LATENTS - 1}")
+    if vae is None and any(stage.lift.startswith("pixel") for stage in plan):
+        raise ValueError("a stage has a pixel lift: connect a VAE, or lift it in latent space")
+    for stage in plan:
+        if stage.tiled:
+            check_windows(*LocalViews(stride=stage.stride).sizes(native_cells(model.model)))
+        if stage.skip_residual:
+            check_stepwise(comfy.samplers.sampler_object(settings["sampler_name"]))
+    if any(stage.tiled or stage.dilated for stage in plan):
+        conds = {name: [c[1] for c in settings[name]] for name in ("positive", "negative")}
+        conditioning.check(conds)
 
 
 class StageBuilder:
@@ -199,7 +243,7 @@ class StageBuilder:
                 model=model,
                 window=0,
                 stride=stage.stride,
-                jitter=True,
+                jitter=stage.jitter,
                 weights="uniform",
                 view_batch_size=view_batch_size,
             )
@@ -218,7 +262,14 @@ class StageBuilder:
                 "HRF_SkipResidual", sampler=sampler, cosine_scale_1=stage.cosine_scale_1
             )
         whole = stage.steps or steps
-        left = max(1, whole - int(whole * stage.start))
+        sigmas = self.node(
+            "BasicScheduler", model=model, scheduler=scheduler, steps=whole, denoise=1.0
+        )
+        if skipped := min(round(whole * stage.start), whole - 1):
+            split = self.graph.node(
+                "SplitSigmas", id=f"stage_{self.number}_SplitSigmas", sigmas=sigmas, step=skipped
+            )
+            sigmas = split.out(1)
         return self.node(
             "SamplerCustomAdvanced",
             noise=self.node("RandomNoise", noise_seed=(noise_seed + self.number) % 2**64),
@@ -230,13 +281,7 @@ class StageBuilder:
                 cfg=cfg if stage.cfg is None else stage.cfg,
             ),
             sampler=sampler,
-            sigmas=self.node(
-                "BasicScheduler",
-                model=model,
-                scheduler=scheduler,
-                steps=left,
-                denoise=left / whole,
-            ),
+            sigmas=sigmas,
             latent_image=latent,
         )
 

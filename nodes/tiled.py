@@ -75,7 +75,7 @@ class TiledDiffusion(io.ComfyNode):
 
 
 def view_batch_input() -> io.Input:
-    """The knob that every node has which runs views."""
+    """The knob that Tiled Diffusion and the composite share."""
     return io.Int.Input(
         "view_batch_size",
         default=0,

@@ -73,6 +73,7 @@ class _Cut:
         if "mask" in cond:
             mask = comfy.utils.repeat_to_batch_size(cond["mask"], self.batch)
             out["mask"] = self.views.stack(mask)[self.rows]
+            out.pop("area", None)  # the mask's bounding box: the mask is zero outside it anyway
         return out
 
     def _model_cond(self, key: str, value: Any, cond: dict) -> Any:

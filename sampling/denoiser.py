@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import random
 from typing import Any
 
@@ -22,13 +23,12 @@ from ..fusion_ops import filters, schedule
 from ..fusion_ops.views import (
     LatticeSet,
     WindowSet,
-    check_windows,
     dilation_factor,
     windows,
 )
 from . import conditioning
 from .latents import diffusion_time, native_cells
-from .memory import even_batches, fitting_views
+from .memory import even_batches, fitting_views, is_out_of_memory
 from .plan import KEY, ViewPlan
 
 RUN = f"{KEY}_run"
@@ -167,20 +167,26 @@ class _ViewCall:
             first = even_batches(count - done, most)[0]
             chosen = slice(done, done + first.stop)
             comfy.model_management.throw_exception_if_processing_interrupted()
-            try:
-                parts.append(self._evaluate(stacked, views, x.shape[0], chosen))
-            except comfy.model_management.OOM_EXCEPTION:
+            part = self._evaluate(stacked, views, x.shape[0], chosen)
+            if part is None:
                 self._shrink(chosen.stop - chosen.start)
                 continue
+            parts.append(part)
             done = chosen.stop
             self.run.advance(chosen.stop - chosen.start)
         return [views.merge(torch.cat(part)) for part in zip(*parts, strict=True)]
 
-    def _evaluate(self, stacked: Tensor, views, batch: int, chosen: slice) -> list[Tensor]:
+    def _evaluate(self, stacked: Tensor, views, batch: int, chosen: slice) -> list[Tensor] | None:
+        """x0 of the chosen views for every cond list; None if the device ran out of memory."""
         conds = conditioning.for_views(self.model, self.conds, views, batch, chosen)
         x = stacked[chosen.start * batch : chosen.stop * batch]
         timestep = self.timestep.repeat(chosen.stop - chosen.start)
-        return self.executor(self.model, conds, x, timestep, self.model_options)
+        try:
+            return self.executor(self.model, conds, x, timestep, self.model_options)
+        except Exception as problem:
+            if not is_out_of_memory(problem):
+                raise
+        return None  # outside the except clause, so that the failed call's tensors are free
 
     def _most_views(self, stacked: Tensor, count: int) -> int:
         batch = len(self.timestep)
@@ -220,13 +226,15 @@ def estimate_view_memory(executor, model: ModelPatcher, noise_shape, conds, *arg
             "HiRes Fusion views need latents with height and width; packed latents of several "
             "parts (audio with video) have none: use the model without the view nodes."
         )
+    canvas, native = tuple(noise_shape[-2:]), native_cells(model.model)
+    sets = [views for views in _view_sets(plan, canvas, native, random.Random(0)) if views]
+    if not sets:
+        return executor(model, noise_shape, conds, *args, **kwargs)
     conditioning.check(conds)
-    shape, native = list(noise_shape), native_cells(model.model)
-    if plan.local:
-        window, stride = plan.local.sizes(native)
-        check_windows(window, stride, plan.local.border)
-        shape[-2:] = [min(window, length) for length in shape[-2:]]
-        shape[0] *= plan.view_batch_size or 1
+    sizes = [views.size for views in sets] + ([] if plan.local else [canvas])
+    height, width = max(sizes, key=math.prod)
+    batch = min(plan.view_batch_size or 1, max(len(views.origins) for views in sets))
+    shape = [noise_shape[0] * batch, *noise_shape[1:-2], height, width]
     return executor(model, shape, conds, *args, **kwargs)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import comfy.utils
 import torch
+from comfy.model_sampling import CONST
 from torch import Tensor
 
 from ..fusion_ops import filters
@@ -63,10 +64,19 @@ def diffuse(model: Any, latent: dict, noise: Any, sigma: Tensor) -> dict:
         latent: the LATENT to noise.
         noise: NOISE object.
         sigma: scalar noise level, >= 0.
+
+    Raises:
+        ValueError: a flow model at its first sigma, where nothing of the latent is left.
     """
     base = model.model
     sampling = model.get_model_object("model_sampling")
-    clean = base.process_latent_in(latent["samples"])
+    if isinstance(sampling, CONST) and sigma >= 1:
+        raise ValueError(
+            "this model's schedule starts at pure noise, which holds nothing of the picture: "
+            "lower the scheduler's denoise, or let the sampler add the noise with RandomNoise"
+        )
+    clean = latent["samples"]
+    clean = base.process_latent_in(clean) if clean.any() else clean  # empty latents as the host
     x = noised(sampling, sigma, noise.generate_noise(latent).to(clean), clean)
     # Samplers of flow models undo this scaling when they are handed the latent without noise.
     x = sampling.inverse_noise_scaling(sigma, x)

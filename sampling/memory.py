@@ -27,7 +27,9 @@ def fitting_views(
         conds: predictions per view, 2 with CFG.
         count: views there are.
     """
-    free = comfy.model_management.get_free_memory(device)
+    # Newer hosts stream weights, and only the patcher knows which of them may go.
+    ask = getattr(model.current_patcher, "get_free_memory", comfy.model_management.get_free_memory)
+    free = ask(device)
     one = model.memory_required([view_shape[0] * conds, *view_shape[1:]]) * RESERVE
     return max(1, min(MOST_VIEWS, count, int(free / max(one, 1))))
 
@@ -37,3 +39,9 @@ def even_batches(count: int, most: int) -> list[slice]:
     calls = math.ceil(count / most)
     edges = [round(i * count / calls) for i in range(calls + 1)]
     return [slice(a, b) for a, b in itertools.pairwise(edges)]
+
+
+def is_out_of_memory(problem: Exception) -> bool:
+    """Whether an exception says that the device ran out of memory, on any host version."""
+    known = getattr(comfy.model_management, "is_oom", None)
+    return known(problem) if known else isinstance(problem, comfy.model_management.OOM_EXCEPTION)

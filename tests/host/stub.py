@@ -19,10 +19,11 @@ Denoiser = Callable[[Tensor, Tensor, dict], Tensor]
 class StubModel(comfy.model_base.BaseModel):
     """A BaseModel with an arbitrary function as its denoiser."""
 
-    def __init__(self, denoiser: Denoiser, native_size: int = 128):
+    def __init__(self, denoiser: Denoiser, native_size: int = 128, kind: str = "EPS"):
         config = comfy.supported_models.SDXL({"disable_unet_model_creation": True})
         config.native_size = native_size
-        super().__init__(config, comfy.model_base.ModelType.EPS, device=torch.device("cpu"))
+        kind = comfy.model_base.ModelType[kind]
+        super().__init__(config, kind, device=torch.device("cpu"))
         self.denoiser = denoiser
         self.calls: list[Tensor] = []
 
@@ -40,9 +41,10 @@ class StubModel(comfy.model_base.BaseModel):
         return out
 
 
-def patcher(denoiser: Denoiser, native_size: int = 128) -> comfy.model_patcher.ModelPatcher:
+def patcher(denoiser: Denoiser, **options) -> comfy.model_patcher.ModelPatcher:
+    """A MODEL of the stub; options are StubModel's, such as kind="FLOW"."""
     cpu = torch.device("cpu")
-    return comfy.model_patcher.ModelPatcher(StubModel(denoiser, native_size), cpu, cpu)
+    return comfy.model_patcher.ModelPatcher(StubModel(denoiser, **options), cpu, cpu)
 
 
 def cond(value: float = 1.0, **options) -> list:

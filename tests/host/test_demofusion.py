@@ -105,8 +105,9 @@ def test_a_skip_residual_that_never_lets_go_follows_the_reference():
         assert torch.allclose(x, scaled + sigma * noise, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["EPS", "FLOW"])
 @pytest.mark.parametrize("name", sorted(STEPWISE))
-def test_every_allowed_sampler_goes_on_from_the_changed_picture(name):
+def test_every_allowed_sampler_goes_on_from_the_changed_picture(name, kind):
     steps, changed = 5, noise_for((1, 4, 8, 8), 2)
     applied = []
 
@@ -118,19 +119,23 @@ def test_every_allowed_sampler_goes_on_from_the_changed_picture(name):
         return 0.5 * x
 
     sampler = between_steps(comfy.samplers.sampler_object(name), replace)
-    model = patcher(halved)
-    out = sample(model, noise_for((1, 4, 8, 8), 1), sampler=sampler, steps=steps, cfg=1.0)
+    scheduler = "simple"  # ddim_uniform is not made for flow models
+    model = patcher(halved, kind=kind)
+    options = {"steps": steps, "cfg": 1.0, "scheduler": scheduler}
+    latent = noise_for((1, 4, 8, 8), 1)
+    out = sample(model, latent, sampler=sampler, **options)
     assert applied == list(range(steps))
     last = out * model.model.latent_format.scale_factor
     if name in ("lms", "ipndm", "ipndm_v", "deis"):  # the last step still uses older slopes
-        latent = noise_for((1, 4, 8, 8), 1)
-        free = sample(patcher(halved), latent, sampler=name, steps=steps, cfg=1.0)
+        free = sample(patcher(halved, kind=kind), latent, sampler=name, **options)
         assert not torch.allclose(out, free)
     else:
         assert torch.allclose(last, 0.5 * changed, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["heun", "heunpp2", "dpm_fast", "dpm_adaptive", "uni_pc"])
+@pytest.mark.parametrize(
+    "name", ["heun", "heunpp2", "dpm_2_ancestral", "dpm_fast", "dpm_adaptive", "uni_pc"]
+)
 def test_other_samplers_are_refused_with_the_fix(name):
     with pytest.raises(ValueError, match="choose euler"):
         with_skip_residual(name)
@@ -168,3 +173,19 @@ def test_skip_residual_respects_a_denoise_mask():
     )
     assert torch.allclose(out[..., 8:], latent[..., 8:], atol=1e-4)
     assert not torch.allclose(out[..., :8], latent[..., :8], atol=1e-2)
+
+
+def test_gpu_variants_of_samplers_are_the_same_samplers():
+    latent = noise_for((1, 4, 8, 8), 1)
+    out = sample(patcher(textured), latent, sampler=with_skip_residual("dpmpp_2m_sde_gpu"))
+    assert torch.isfinite(out).all()
+
+
+@pytest.mark.parametrize("kind", ["FLOW", "V_PREDICTION", "EDM"])
+def test_skip_residual_and_views_on_other_kinds_of_model(kind):
+    model = patcher(textured, kind=kind)
+    latent = noise_for((1, 4, 32, 24), 1)
+    viewed = add_views(add_views(model, local=LocalViews()), dilated=DilatedViews())
+    out = sample(viewed, latent, sampler=with_skip_residual(), scheduler="simple")
+    again = sample(viewed, latent, sampler=with_skip_residual(), scheduler="simple")
+    assert torch.isfinite(out).all() and torch.equal(out, again)

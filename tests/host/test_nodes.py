@@ -57,8 +57,7 @@ def composite(**changes):
         model=["demo", 0],
         positive=["yes", 0],
         negative=["no", 0],
-        samples=["native", 0],
-        **(settings | changes),
+        **({"samples": ["native", 0]} | settings | changes),
     )
 
 
@@ -184,6 +183,8 @@ def test_a_target_in_pixels(run):
         ({"stages": "2 3"}, "JSON"),
         ({"stages": '[{"scale": 2, "lift": "pixel bicubic"}]'}, "connect a VAE"),
         ({"sampler_name": "heun"}, "choose euler"),
+        ({"stages": '[{"scale": 2}, {"scale": 3, "stride": 99}]'}, "stride between"),
+        ({"long_side": 32}, "larger than the native"),
     ],
 )
 def test_bad_input_says_the_fix_before_it_samples(run, changes, fix):
@@ -193,6 +194,14 @@ def test_bad_input_says_the_fix_before_it_samples(run, changes, fix):
     result = run(prompt, check=False).result
     assert fix in str(result.error)
     assert not any("SamplerCustomAdvanced" in name for name in result.timings)
+
+
+def test_a_list_of_latents_is_refused_with_the_fix(run):
+    prompt = base()
+    prompt["pair"] = node("HRF_LatentList", latent_1=["native", 0], latent_2=["empty", 0])
+    prompt["composite"] = composite(samples=["pair", 0])
+    save(prompt, "none", ["composite", 0])
+    assert "one at a time" in str(run(prompt, check=False).result.error)
 
 
 def test_diffusing_by_hand_equals_the_sampler_with_noise(run):

@@ -96,6 +96,16 @@ def placed(height, width):
     return {"map": place_map(height, width)}
 
 
+def smooth_any(x, sigma=None, conds=None):
+    return torch.tanh(x)
+
+
+def text_only():
+    import comfy.conds
+
+    return {"c_crossattn": comfy.conds.CONDCrossAttn(torch.ones(1, 1, 1))}
+
+
 def one_call(model, x, sigma=5.0, conds=None):
     """x0 of a single denoiser call on the canvas, no guidance."""
     model.pre_run()
@@ -166,6 +176,47 @@ def test_masked_conds_are_cut_like_the_latent():
         scale = model.model.latent_format.scale_factor
         assert torch.allclose(out[..., :13] * scale, torch.tensor(2.0), atol=1e-2)
         assert torch.allclose(out[..., 13:] * scale, torch.tensor(5.0), atol=1e-2)
+
+
+def test_masks_with_bounds_are_cut_too():
+    mask = torch.zeros(1, 32, 32)
+    mask[:, 4:20, 3:29] = 1
+    options = {"mask": mask, "set_area_to_bounds": True}
+    positive = cond(2.0, **options) + cond(5.0)
+    out = sample(both(patcher(smooth)), latent(32, 32), positive=positive)
+    assert torch.isfinite(out).all()
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 3, 33, 20), (1, 16, 24, 40)])
+def test_frames_and_other_channels(shape):
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    out = one_call(both(patcher(smooth_any)), x, conds=text_only())
+    # A denoiser without a neighbourhood sees the same in every view, but for the blur.
+    assert out.shape == shape and torch.isfinite(out).all()
+    sharp = add_views(patcher(smooth_any), local=LocalViews(border="clamp"))
+    assert torch.allclose(one_call(sharp, x, conds=text_only()), smooth_any(x), atol=1e-5)
+
+
+def test_a_native_picture_keeps_every_conditioning():
+    model = both(patcher(smooth))
+    area = cond(1.0, area=(8, 8, 0, 0)) + cond(1.0)
+    plain = sample(patcher(smooth), latent(16, 16), positive=area)
+    assert torch.equal(plain, sample(model, latent(16, 16), positive=area))
+
+
+def test_memory_is_asked_for_the_largest_call_only():
+    asked = []
+
+    def host(model, shape, conds, *args, **kwargs):
+        asked.append(shape)
+
+    for count in (1, 256):
+        model = add_views(both(patcher(smooth)), view_batch_size=count)
+        denoiser.estimate_view_memory(
+            host, model, [2, 4, 40, 40], {}, model_options=model.model_options
+        )
+    # Windows are 16 x 16; round(40 / 16) = 2 makes lattices of 20 x 20; 16 windows, 4 lattices.
+    assert asked == [[2, 4, 20, 20], [2 * 16, 4, 20, 20]]
 
 
 def test_uncuttable_conds_are_refused_before_sampling():
