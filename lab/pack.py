@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import types
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -27,13 +28,14 @@ class Session:
     Args:
         steps: sampling steps of every stage.
         cfg: guidance scale.
+        folder: of other weights than those in `demo/`.
     """
 
-    def __init__(self, steps: int = 25, cfg: float = 5.0):
+    def __init__(self, steps: int = 25, cfg: float = 5.0, folder: Path | None = None):
         enter()
         from hires_fusion.demo.loader import load_demo_model
 
-        self.model, self.clip, self.vae = load_demo_model()
+        self.model, self.clip, self.vae = load_demo_model(folder)
         self.steps = steps
         self.cfg = cfg
         self.negative = self.encode("")

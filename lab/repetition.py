@@ -159,12 +159,13 @@ def main() -> None:
     p.add_argument("--steps", type=int, default=25)
     p.add_argument("--cfg", type=float, default=5.0)
     p.add_argument("--native", type=int, default=0, help="count so many native pictures instead")
+    p.add_argument("--model", type=Path, help="folder of other weights than those in demo/")
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--out", type=Path, default=Path("lab/runs/repetition"))
     args = p.parse_args()
     torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
-    session = Session(args.steps, args.cfg)
+    session = Session(args.steps, args.cfg, args.model)
     methods = {"native": native} if args.native else METHODS
     seeds = range(args.first, args.first + (args.native or args.seeds))
     pictures: dict[str, list[Image.Image]] = {name: [] for name in methods}

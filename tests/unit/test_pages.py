@@ -174,3 +174,14 @@ def test_a_graph_can_be_read(path):
     assert {node["mode"] for node in graph["nodes"]} == {0}, "a node is muted or bypassed"
     picture = path.with_suffix(".jpg").read_bytes()
     assert picture[:2] == b"\xff\xd8" and len(picture) < 300_000
+
+
+TEXTS = [ROOT / "README.md", *sorted(ROOT.glob("d*/*.md")), *sorted(PAGES.glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_local_links_of_every_page_lead_somewhere(page):
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#\s]+)", text):
+        assert "://" in target or (page.parent / target).exists(), target
+    assert not re.search(r"@[A-Z]+@", text), "a figure is missing"
