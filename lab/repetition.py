@@ -1,7 +1,9 @@
 """How many focal objects does each method draw? `python -m lab.repetition --seeds 16 --scale 3`
 
 Every prompt asks for exactly one object, so each further one is the failure that this project is
-about. `--native 64` counts the demo model's own pictures at its native size instead.
+about. `--native 64` counts the demo model's own pictures at its native size instead. Pictures are
+kept in `--out`, and counted again but not drawn again by the next call: remove them after a change
+of the model.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 from tqdm import tqdm
 
@@ -94,20 +97,38 @@ def is_right(found: list[Found], kind: str, colour: str) -> bool:
     return len(found) == 1 and (found[0].kind, found[0].colour) == (kind, colour)
 
 
+def picture(
+    session: Session, method: Method, seed: int, scale: int, kept: Path | None
+) -> Image.Image:
+    """One picture, with the seconds it took in its text; taken from `kept` if that exists."""
+    if kept and kept.exists():
+        return Image.open(kept)
+    started = time.time()
+    with torch.inference_mode():
+        image = session.decode(method(session, ask(seed)[2], seed, scale))[0]
+    out = Image.fromarray((image.movedim(0, -1).numpy() * 255).round().astype(np.uint8))
+    out.info["seconds"] = f"{time.time() - started:.2f}"
+    if kept:
+        text = PngInfo()
+        text.add_text("seconds", out.info["seconds"])
+        out.save(kept, pnginfo=text)
+    return out
+
+
 def draw(
-    session: Session, method: Method, seeds: range, scale: int
+    session: Session, method: Method, seeds: range, scale: int, keep: Path | None = None
 ) -> Iterator[tuple[Image.Image, dict]]:
-    """Pictures of one method with what was asked for and found, one per seed."""
+    """Pictures of one method with what was asked for and found, one per seed.
+
+    With `keep` they are kept in that folder, and those already there are only counted again.
+    """
     for seed in seeds:
         kind, colour, text = ask(seed)
-        started = time.time()
-        with torch.inference_mode():
-            image = session.decode(method(session, text, seed, scale))
-        seconds = time.time() - started
-        found = count_objects(image)[0]
-        pixels = (image[0].movedim(0, -1).numpy() * 255).round().astype(np.uint8)
+        image = picture(session, method, seed, scale, keep and keep / f"{seed}.png")
+        pixels = torch.from_numpy(np.asarray(image.convert("RGB"), np.float32) / 255)
+        found = count_objects(pixels.movedim(-1, 0)[None])[0]
         yield (
-            Image.fromarray(pixels),
+            image,
             {
                 "seed": seed,
                 "prompt": text,
@@ -115,7 +136,7 @@ def draw(
                 "found": [f"{f.colour} {f.kind}" for f in found],
                 "one": len(found) == 1,
                 "right": is_right(found, kind, colour),
-                "seconds": round(seconds, 2),
+                "seconds": float(image.info["seconds"]),
             },
         )
 
@@ -168,15 +189,17 @@ def main() -> None:
     session = Session(args.steps, args.cfg, args.model)
     methods = {"native": native} if args.native else METHODS
     seeds = range(args.first, args.first + (args.native or args.seeds))
+    stem = "native" if args.native else f"{args.scale}x"
     pictures: dict[str, list[Image.Image]] = {name: [] for name in methods}
     results: dict[str, list[dict]] = {name: [] for name in methods}
     for name, method in methods.items():
-        drawn = draw(session, method, seeds, args.scale)
+        keep = args.out / f"{stem}_{name}"
+        keep.mkdir(exist_ok=True)
+        drawn = draw(session, method, seeds, args.scale, keep)
         for image, row in tqdm(drawn, desc=name, total=len(seeds)):
             pictures[name].append(image)
             results[name].append(row)
     print(table(results))
-    stem = "native" if args.native else f"{args.scale}x"
     (args.out / f"{stem}.json").write_text(json.dumps(results, indent=1) + "\n")
     if args.native:
         shown = pictures["native"]
