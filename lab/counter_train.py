@@ -150,6 +150,8 @@ def loss_of(maps: tuple[Tensor, Tensor, Tensor], labels: Tensor) -> Tensor:
 
 def train(count: int, seconds: float, seed: int = 0, batch: int = 16) -> None:
     """Render `count` pictures, train for `seconds`, write the weights in half precision."""
+    from safetensors.torch import save_file
+
     started = time.monotonic()
     torch.manual_seed(seed)
     rng = torch.Generator().manual_seed(seed)
@@ -178,21 +180,14 @@ def train(count: int, seconds: float, seed: int = 0, batch: int = 16) -> None:
             if step % 20 == 0:
                 bar.set_postfix(step=step, loss=f"{loss.item():.4f}", refresh=False)
             bar.update(int(spent) - bar.n)
-    save(net, {"steps": str(step), "pictures": str(count)})
-    print(f"{step} steps, {time.monotonic() - started:.0f} s, {WEIGHTS.stat().st_size:,} bytes")
-
-
-def save(net: CounterNet, metadata: dict[str, str]) -> None:
-    """Write the weights in half precision."""
-    from safetensors.torch import save_file
-
     state = {
         name: value.half().contiguous()
         for name, value in net.state_dict().items()
         if not name.endswith("num_batches_tracked")
     }
-    save_file(state, WEIGHTS, metadata=metadata)
+    save_file(state, WEIGHTS, metadata={"steps": str(step), "pictures": str(count)})
     WEIGHTS.chmod(0o644)  # safetensors writes files that only their owner may read
+    print(f"{step} steps, {time.monotonic() - started:.0f} s, {WEIGHTS.stat().st_size:,} bytes")
 
 
 def _truth(scene: Scene) -> Counter:
@@ -252,18 +247,11 @@ def main(argv: list[str] | None = None) -> None:
     two.add_argument("--crowds", type=int, default=450, help="pictures with 0..8 objects")
     two.add_argument("--scales", default="1,2,4")
     two.add_argument("--out", type=Path, default=REPORT)
-    three = commands.add_parser("adapt", help="train further on what the demo model draws")
-    three.add_argument("--count", type=int, default=480, help="pictures to have redrawn")
-    three.add_argument("--seconds", type=float, default=150, help="to train, once they are")
-    for command in (one, two, three):
+    for command in (one, two):
         command.add_argument("--threads", type=int, default=1)
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     if args.command == "train":
         train(args.count, args.seconds)
-    elif args.command == "adapt":
-        from .counter_adapt import adapt
-
-        adapt(args.count, args.seconds)
     else:
         measure(args.count, args.crowds, tuple(int(s) for s in args.scales.split(",")), args.out)
