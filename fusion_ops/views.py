@@ -6,6 +6,7 @@ call yields all have the same size, so that they stack on the batch axis.
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from typing import NamedTuple
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+ALL = slice(None)
 BORDERS = ("zero", "clamp")
 WINDOW_WEIGHTS = ("uniform", "gaussian", "cosine")
 
@@ -158,22 +160,54 @@ class WindowSet(NamedTuple):
         """(height, width) of every view, in cells."""
         return self.places[0].height, self.places[0].width
 
-    def stack(self, x: Tensor) -> Tensor:
-        """All views of x (B, ..., H, W) on the batch axis, (V*B, ..., h, w), batch innermost."""
-        return torch.cat([place.take(x) for place in self.places])
+    def stack(self, x: Tensor, chosen: slice = ALL) -> Tensor:
+        """Chosen views of x (B, ..., H, W) on the batch axis, (V*B, ..., h, w), batch innermost."""
+        return torch.cat([place.take(x) for place in self.places[chosen]])
+
+    def stack_image(self, image: Tensor, ratio: int, chosen: slice = ALL) -> Tensor:
+        """The same of an image with ratio x ratio pixels a cell."""
+        scaled = [Window(*(side * ratio for side in place)) for place in self.places[chosen]]
+        return torch.cat([place.take(image) for place in scaled])
+
+    def merger(self) -> WindowMean:
+        """Puts views together again, some at a time."""
+        return WindowMean(self)
 
     def merge(self, stacked: Tensor) -> Tensor:
-        """Weighted mean of the views on the canvas, float32, (B, ..., H, W)."""
-        values = stacked.unflatten(0, (len(self.places), -1))
-        weight = window_weight(*values.shape[-2:], self.weights).to(values.device)
-        total = values.new_zeros((*values.shape[1:-2], *self.canvas), dtype=torch.float32)
-        count = total.new_zeros(self.canvas)
-        for value, place in zip(values, self.places, strict=True):
-            rows, columns, own_rows, own_columns = place.inside(self.canvas)
-            part = weight[own_rows, own_columns]
-            total[..., rows, columns] += value[..., own_rows, own_columns].float() * part
-            count[rows, columns] += part
-        return total / count
+        """Weighted mean of all views on the canvas, float32, (B, ..., H, W)."""
+        mean = self.merger()
+        mean.add(stacked, ALL)
+        return mean.result()
+
+
+class WindowMean:
+    """Running weighted mean of windows: holds one canvas, however many windows there are."""
+
+    def __init__(self, views: WindowSet):
+        self.views = views
+        self.weight = window_weight(*views.size, views.weights)
+        self.total: Tensor | None = None
+
+    def add(self, stacked: Tensor, chosen: slice) -> None:
+        """Add the chosen views, (V*B, ..., h, w)."""
+        places = self.views.places[chosen]
+        values = stacked.unflatten(0, (len(places), -1))
+        if self.total is None:
+            self.weight = self.weight.to(values.device)
+            shape = (*values.shape[1:-2], *self.views.canvas)
+            self.total = values.new_zeros(shape, dtype=torch.float32)
+        for value, place in zip(values, places, strict=True):
+            rows, columns, own_rows, own_columns = place.inside(self.views.canvas)
+            part = self.weight[own_rows, own_columns]
+            self.total[..., rows, columns] += value[..., own_rows, own_columns].float() * part
+
+    def result(self) -> Tensor:
+        """The mean, once all views are in, float32, (B, ..., H, W)."""
+        count = self.total.new_zeros(self.views.canvas)
+        for place in self.views.places:
+            rows, columns, own_rows, own_columns = place.inside(self.views.canvas)
+            count[rows, columns] += self.weight[own_rows, own_columns]
+        return self.total / count
 
 
 class LatticeSet(NamedTuple):
@@ -186,6 +220,11 @@ class LatticeSet(NamedTuple):
     canvas: tuple[int, int]
 
     @property
+    def offsets(self) -> list[tuple[int, int]]:
+        """(a, b) of each view on the padded canvas."""
+        return list(itertools.product(range(self.factor), repeat=2))
+
+    @property
     def origins(self) -> list[tuple[int, int]]:
         """(0, 0) for every lattice: each one shows the whole picture."""
         return [(0, 0)] * self.factor**2
@@ -196,23 +235,100 @@ class LatticeSet(NamedTuple):
         height, width = self.canvas
         return math.ceil(height / self.factor), math.ceil(width / self.factor)
 
-    def pad(self, x: Tensor) -> Tensor:
-        """x (..., H, W) with zeros at the top and left so that both sides divide."""
+    @property
+    def padding(self) -> tuple[int, int]:
+        """(rows, columns) of zeros at the top and left, so that both sides divide."""
         height, width = self.canvas
-        return F.pad(x, (-width % self.factor, 0, -height % self.factor, 0))
+        return -height % self.factor, -width % self.factor
 
-    def stack(self, x: Tensor) -> Tensor:
-        """All views of x (B, ..., H, W), padded or not, (V*B, ..., h, w), batch innermost."""
+    def pad(self, x: Tensor) -> Tensor:
+        """x (..., H, W) with that padding."""
+        top, left = self.padding
+        return F.pad(x, (left, 0, top, 0))
+
+    def stack(self, x: Tensor, chosen: slice = ALL) -> Tensor:
+        """Chosen views of x (B, ..., H, W), padded or not, (V*B, ..., h, w), batch innermost."""
         x = self.pad(x) if x.shape[-2:] == self.canvas else x
-        pattern = "b ... (h sh) (w sw) -> (sh sw b) ... h w"
-        return rearrange(x, pattern, sh=self.factor, sw=self.factor)
+        step = self.factor
+        return torch.cat([x[..., a::step, b::step] for a, b in self.offsets[chosen]])
+
+    def stack_image(self, image: Tensor, ratio: int, chosen: slice = ALL) -> Tensor:
+        """The same of an image with ratio x ratio pixels a cell: every factor-th pixel, so that
+        the middles of a view's cells show the middles of the canvas' cells; edges repeat."""
+        lines = [
+            [self._pixels(axis, offset, ratio, image.device) for offset in range(self.factor)]
+            for axis in (0, 1)
+        ]
+        pieces = [image[..., lines[0][a], :][..., lines[1][b]] for a, b in self.offsets[chosen]]
+        return torch.cat(pieces)
+
+    def _pixels(self, axis: int, offset: int, ratio: int, device: torch.device) -> Tensor:
+        """Which lines of the image a view takes along an axis."""
+        first = ratio * (offset - self.padding[axis]) - (ratio - 1) * (self.factor - 1) // 2
+        lines = first + self.factor * torch.arange(self.size[axis] * ratio, device=device)
+        return lines.clamp(0, self.canvas[axis] * ratio - 1)
+
+    def merger(self) -> LatticeFill:
+        """Puts views together again, some at a time."""
+        return LatticeFill(self)
 
     def merge(self, stacked: Tensor) -> Tensor:
-        """Put the views back on the canvas, (B, ..., H, W)."""
-        pattern = "(sh sw b) ... h w -> b ... (h sh) (w sw)"
-        full = rearrange(stacked, pattern, sh=self.factor, sw=self.factor)
-        height, width = self.canvas
-        return full[..., full.shape[-2] - height :, full.shape[-1] - width :]
+        """Put all views back on the canvas, (B, ..., H, W)."""
+        fill = self.merger()
+        fill.add(stacked, ALL)
+        return fill.result()
+
+
+class LatticeFill:
+    """Lattices put back on their places, some at a time."""
+
+    def __init__(self, views: LatticeSet):
+        self.views = views
+        self.canvas: Tensor | None = None
+
+    def add(self, stacked: Tensor, chosen: slice) -> None:
+        """Add the chosen views, (V*B, ..., h, w)."""
+        offsets, step = self.views.offsets[chosen], self.views.factor
+        values = stacked.unflatten(0, (len(offsets), -1))
+        if self.canvas is None:
+            height, width = self.views.size
+            self.canvas = values.new_zeros((*values.shape[1:-2], height * step, width * step))
+        for value, (a, b) in zip(values, offsets, strict=True):
+            self.canvas[..., a::step, b::step] = value
+
+    def result(self) -> Tensor:
+        """The canvas without its padding, once all views are in, (B, ..., H, W)."""
+        top, left = self.views.padding
+        return self.canvas[..., top:, left:]
+
+
+def exchange(x: Tensor, factor: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Window interaction of AccDiffusion (arXiv 2407.10738): lattices swap cells at random.
+
+    Cells that lie at the same place of the lattices, which is within one factor x factor block
+    of the canvas, are permuted, differently in every channel.
+
+    Args:
+        x: (..., H, W), both sides multiples of the factor.
+        factor: distance of a lattice's cells.
+        generator: on the CPU.
+
+    Returns:
+        The permuted tensor, and the index that `exchange_back` takes.
+    """
+    blocks = rearrange(x, "... (h a) (w b) -> ... h w (a b)", a=factor, b=factor)
+    index = torch.rand(blocks.shape, generator=generator).argsort(dim=-1).to(x.device)
+    return _from_blocks(blocks.gather(-1, index), factor), index
+
+
+def exchange_back(x: Tensor, factor: int, index: Tensor) -> Tensor:
+    """Undo `exchange` on a tensor (..., H, W) of the same shape."""
+    blocks = rearrange(x, "... (h a) (w b) -> ... h w (a b)", a=factor, b=factor)
+    return _from_blocks(torch.zeros_like(blocks).scatter(-1, index, blocks), factor)
+
+
+def _from_blocks(blocks: Tensor, factor: int) -> Tensor:
+    return rearrange(blocks, "... h w (a b) -> ... (h a) (w b)", a=factor, b=factor)
 
 
 def dilation_factor(canvas: tuple[int, int], native: int) -> int:

@@ -10,12 +10,14 @@ from .latents import DiffuseLatent, LatentList, MatchStatistics, StageList, Upsa
 from .progressive import ProgressiveUpscale
 from .skip_residual import SkipResidual
 from .tiled import TiledDiffusion
+from .view_prompts import ViewPrompts
 
 NODES = [
     LoadDemoModel,
     TiledDiffusion,
     DilatedSampling,
     SkipResidual,
+    ViewPrompts,
     UpsampleLatent,
     DiffuseLatent,
     MatchStatistics,

@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ..sampling.denoiser import add_views
 from ..sampling.plan import DilatedViews
-from .schema import schema
+from .schema import advanced, schema
 
 
 class DilatedSampling(io.ComfyNode):
@@ -56,11 +56,22 @@ class DilatedSampling(io.ComfyNode):
                     step=0.01,
                     tooltip="Largest standard deviation of that blur, in latent cells.",
                 ),
+                advanced(
+                    io.Boolean.Input(
+                        "interaction",
+                        default=False,
+                        optional=True,
+                        tooltip="Global views exchange cells at random before every step, as "
+                        "AccDiffusion does: less grain from views that disagree.",
+                    )
+                ),
             ],
             outputs=[io.Model.Output(tooltip="The model with global views.")],
         )
 
     @classmethod
-    def execute(cls, model, factor, cosine_scale_2, cosine_scale_3, sigma) -> io.NodeOutput:
-        dilated = DilatedViews(factor, cosine_scale_2, cosine_scale_3, sigma)
+    def execute(
+        cls, model, factor, cosine_scale_2, cosine_scale_3, sigma, interaction=False
+    ) -> io.NodeOutput:
+        dilated = DilatedViews(factor, cosine_scale_2, cosine_scale_3, sigma, interaction)
         return io.NodeOutput(add_views(model, dilated=dilated))

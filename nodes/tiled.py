@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ..fusion_ops.views import BORDERS, WINDOW_WEIGHTS
 from ..sampling.denoiser import add_views
-from ..sampling.plan import LocalViews
+from ..sampling.plan import CROPS, LocalViews
 from .schema import advanced, schema
 
 
@@ -62,15 +62,34 @@ class TiledDiffusion(io.ComfyNode):
                         "edge, where they see zeros (as published); 'clamp' keeps them inside.",
                     )
                 ),
+                advanced(
+                    io.Combo.Input(
+                        "crop",
+                        options=list(CROPS),
+                        default="position",
+                        optional=True,
+                        tooltip="SDXL's crop coordinates of a window: 'position' is its place in "
+                        "the picture, 'padded' adds the jitter's margin (the published code), "
+                        "'canvas' keeps the picture's own.",
+                    )
+                ),
             ],
             outputs=[io.Model.Output(tooltip="The model, denoising through windows.")],
         )
 
     @classmethod
     def execute(
-        cls, model, window, stride, jitter, weights, view_batch_size, border="zero"
+        cls,
+        model,
+        window,
+        stride,
+        jitter,
+        weights,
+        view_batch_size,
+        border="zero",
+        crop="position",
     ) -> io.NodeOutput:
-        local = LocalViews(window, stride, jitter, weights, border)
+        local = LocalViews(window, stride, jitter, weights, border, crop)
         return io.NodeOutput(add_views(model, local=local, view_batch_size=view_batch_size))
 
 

@@ -24,9 +24,12 @@ from ..fusion_ops.views import (
     LatticeSet,
     WindowSet,
     dilation_factor,
+    exchange,
+    exchange_back,
     windows,
 )
 from . import conditioning
+from .control import CanvasHints
 from .latents import diffusion_time, native_cells
 from .memory import even_batches, fitting_views, is_out_of_memory
 from .plan import KEY, ViewPlan
@@ -54,6 +57,7 @@ class ViewRun:
     def __init__(self, seed: int = 0, sigmas: Tensor | None = None):
         self.seed = seed
         self.sigmas = sigmas
+        self.hints = CanvasHints()
         self.most_views: int | None = None  # set when the device ran out of memory
         self._bar: comfy.utils.ProgressBar | None = None
         self._views = 0
@@ -133,9 +137,18 @@ def _dilated_x0(call: _ViewCall, x: Tensor, lattices: LatticeSet, sigma: float) 
     if lattices.factor > 1:
         blurred = filters.blur(padded, 2 * lattices.factor - 1, sigma)
         blurred = filters.match_statistics(blurred, padded)
-    height, width = lattices.canvas
-    detail = (padded - blurred)[..., -height:, -width:]
-    return [x0 + detail for x0 in call.views(blurred, lattices)]
+    top, left = lattices.padding
+    detail = (padded - blurred)[..., top:, left:]
+    if not call.plan.dilated.interaction:
+        return [x0 + detail for x0 in call.views(blurred, lattices)]
+    seed = call.run.rng(float(call.timestep.flatten()[0])).getrandbits(63)
+    generator = torch.Generator().manual_seed(seed)
+    exchanged, index = exchange(blurred, lattices.factor, generator)
+    found = call.views(exchanged, lattices)
+    return [
+        exchange_back(lattices.pad(x0), lattices.factor, index)[..., top:, left:] + detail
+        for x0 in found
+    ]
 
 
 class _ViewCall:
@@ -151,48 +164,73 @@ class _ViewCall:
         self.run: ViewRun = run
 
     def canvas(self, x: Tensor) -> list[Tensor]:
-        """x0 of the whole canvas at once: the host's own evaluation, untouched."""
-        out = self.executor(self.model, self.conds, x, self.timestep, self.model_options)
+        """x0 of the whole canvas at once: the host's own evaluation."""
+        conds = conditioning.for_path(self.conds, conditioning.GLOBAL)
+        out = self.executor(self.model, conds, x, self.timestep, self.model_options)
         self.run.advance(1)
         return out
 
     def views(self, x: Tensor, views: WindowSet | LatticeSet) -> list[Tensor]:
         """x0 of x from its views, merged, for every cond list; few model calls."""
-        stacked = views.stack(x)
         count = len(views.origins)
-        parts: list[list[Tensor]] = []
+        mergers = [views.merger() for _ in self.conds]
+        finite: list[Tensor] = []
         done = 0
         while done < count:
-            most = self._most_views(stacked, count)
+            most = self._most_views(x, views)
             first = even_batches(count - done, most)[0]
             chosen = slice(done, done + first.stop)
             comfy.model_management.throw_exception_if_processing_interrupted()
-            part = self._evaluate(stacked, views, x.shape[0], chosen)
-            if part is None:
+            parts = self._evaluate(x, views, chosen)
+            if parts is None:
                 self._shrink(chosen.stop - chosen.start)
                 continue
-            parts.append(part)
+            for merger, part in zip(mergers, parts, strict=True):
+                merger.add(part, chosen)
+            by_view = [part.unflatten(0, (-1, len(x))).flatten(1) for part in parts]
+            finite.append(torch.stack([part.isfinite().all(1) for part in by_view]))
             done = chosen.stop
             self.run.advance(chosen.stop - chosen.start)
-        return [views.merge(torch.cat(part)) for part in zip(*parts, strict=True)]
+        self._check_finite(x, views, torch.cat(finite, dim=1))
+        return [merger.result() for merger in mergers]
 
-    def _evaluate(self, stacked: Tensor, views, batch: int, chosen: slice) -> list[Tensor] | None:
+    def _evaluate(self, x: Tensor, views, chosen: slice) -> list[Tensor] | None:
         """x0 of the chosen views for every cond list; None if the device ran out of memory."""
-        conds = conditioning.for_views(self.model, self.conds, views, batch, chosen)
-        x = stacked[chosen.start * batch : chosen.stop * batch]
+        is_window = isinstance(views, WindowSet)
+        path = conditioning.LOCAL if is_window else conditioning.GLOBAL
+        crop = self.plan.local.crop_offset(native_cells(self.model)) if is_window else None
+        conds = conditioning.for_path(self.conds, path)
+        conds = conditioning.for_views(self.model, conds, views, x, chosen, crop)
         timestep = self.timestep.repeat(chosen.stop - chosen.start)
         try:
-            return self.executor(self.model, conds, x, timestep, self.model_options)
+            with self.run.hints.shown(conds, views, len(x), chosen):
+                stacked = views.stack(x, chosen)
+                return self.executor(self.model, conds, stacked, timestep, self.model_options)
         except Exception as problem:
             if not is_out_of_memory(problem):
                 raise
         return None  # outside the except clause, so that the failed call's tensors are free
 
-    def _most_views(self, stacked: Tensor, count: int) -> int:
-        batch = len(self.timestep)
+    def _check_finite(self, x: Tensor, views, finite: Tensor) -> None:
+        """Say where the model broke; `finite` is (cond lists, views)."""
+        if finite.all() or not x.isfinite().all():
+            return
+        number = int((~finite).any(0).nonzero()[0])
+        place = (
+            f"window at row {views.origins[number][0]}, column {views.origins[number][1]}"
+            if isinstance(views, WindowSet)
+            else f"lattice {views.offsets[number]}"
+        )
+        raise ValueError(
+            f"the model returned NaN or infinity for the {place} (latent cells): its precision "
+            "overflows; start ComfyUI with --fp32-unet or --bf16-unet, or lower cfg"
+        )
+
+    def _most_views(self, x: Tensor, views: WindowSet | LatticeSet) -> int:
         used = sum(listed is not None for listed in self.conds)
+        shape = (*x.shape[:-2], *views.size)
         asked = self.plan.view_batch_size or fitting_views(
-            self.model, (batch, *stacked.shape[1:]), stacked.device, used, count
+            self.model, shape, x.device, used, len(views.origins)
         )
         return min(asked, self.run.most_views or asked)
 
@@ -230,7 +268,7 @@ def estimate_view_memory(executor, model: ModelPatcher, noise_shape, conds, *arg
     sets = [views for views in _view_sets(plan, canvas, native, random.Random(0)) if views]
     if not sets:
         return executor(model, noise_shape, conds, *args, **kwargs)
-    conditioning.check(conds)
+    conditioning.check(conds, kwargs["model_options"])
     sizes = [views.size for views in sets] + ([] if plan.local else [canvas])
     height, width = max(sizes, key=math.prod)
     batch = min(plan.view_batch_size or 1, max(len(views.origins) for views in sets))

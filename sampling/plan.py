@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..fusion_ops.views import jitter_range
+
 KEY = "hires_fusion"
+CROPS = ("position", "padded", "canvas")
 
 
 @dataclass(frozen=True)
@@ -17,6 +20,9 @@ class LocalViews:
         jitter: shift every window at random in every step.
         weights: see `fusion_ops.views.window_weight`.
         border: see `fusion_ops.views.windows`.
+        crop: SDXL's crop coordinates of a window: "position" is its place in the picture,
+            "padded" the place in the picture with the jitter's margin around it (the published
+            code), "canvas" the picture's own for every window.
     """
 
     window: int = 0
@@ -24,11 +30,17 @@ class LocalViews:
     jitter: bool = True
     weights: str = "uniform"
     border: str = "zero"
+    crop: str = "position"
 
     def sizes(self, native: int) -> tuple[int, int]:
         """(window, stride) in cells for a model of this native size."""
         window = self.window or native
         return window, self.stride or max(window // 2, 1)
+
+    def crop_offset(self, native: int) -> int | None:
+        """Cells added to a window's place for its crop coordinates, None for none of them."""
+        offsets = {"position": 0, "padded": jitter_range(*self.sizes(native)), "canvas": None}
+        return offsets[self.crop]
 
 
 @dataclass(frozen=True)
@@ -40,12 +52,14 @@ class DilatedViews:
         cosine_scale_2: decay of the global share against the local one.
         cosine_scale_3: decay of the blur.
         sigma: largest blur, in cells.
+        interaction: lattices exchange cells, see `fusion_ops.views.exchange`.
     """
 
     factor: int = 0
     cosine_scale_2: float = 1.0
     cosine_scale_3: float = 1.0
     sigma: float = 0.8
+    interaction: bool = False
 
 
 @dataclass(frozen=True)

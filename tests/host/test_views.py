@@ -6,7 +6,6 @@ import comfy.model_management
 import pytest
 import torch
 
-from hires_fusion.fusion_ops import views as geometry
 from hires_fusion.sampling import denoiser
 from hires_fusion.sampling.denoiser import add_views
 from hires_fusion.sampling.plan import KEY, DilatedViews, LocalViews
@@ -219,13 +218,6 @@ def test_memory_is_asked_for_the_largest_call_only():
     assert asked == [[2, 4, 20, 20], [2 * 16, 4, 20, 20]]
 
 
-def test_uncuttable_conds_are_refused_before_sampling():
-    model = both(patcher(smooth))
-    with pytest.raises(ValueError, match="Set Mask"):
-        sample(model, latent(32, 32), positive=cond(1.0, area=(8, 8, 0, 0)))
-    assert model.model.calls == []
-
-
 def test_bad_strides_are_refused_before_sampling():
     model = add_views(patcher(smooth), local=LocalViews(window=16, stride=20))
     with pytest.raises(ValueError, match="stride between 1 and 16"):
@@ -266,31 +258,3 @@ def test_out_of_memory_halves_the_views_and_goes_on():
     out = sample(model, latent(48, 48))
     assert (right - out).abs().max() <= 1e-5 * right.abs().max()
     assert sum(size > 8 for size in sizes) <= 3  # remembered for the rest of the run
-
-
-def test_sdxl_crop_coordinates_follow_the_window():
-    import comfy.conds
-    import comfy.model_base
-    import comfy.supported_models
-
-    from hires_fusion.sampling import conditioning
-
-    config = comfy.supported_models.SDXL({"disable_unet_model_creation": True})
-    model = comfy.model_base.SDXL(config)
-    pooled = torch.randn(1, 8)
-    y = model.encode_adm(pooled_output=pooled, width=256, height=384)
-    windows = geometry.windows((48, 32), NATIVE, 8)
-    views = geometry.WindowSet(windows, (48, 32))
-    conds = [[{"model_conds": {"y": comfy.conds.CONDRegular(y)}}], None]
-    cut = conditioning.for_views(model, conds, views, 2, slice(3, 5))
-    got = cut[0][0]["model_conds"]["y"].cond
-    assert got.shape == (4, y.shape[-1]) and cut[1] is None
-    for row, place in enumerate(windows[3:5]):
-        expected = model.encode_adm(
-            pooled_output=pooled,
-            width=256,
-            height=384,
-            crop_w=place.left * 8,
-            crop_h=place.top * 8,
-        )
-        assert torch.equal(got[2 * row], expected[0]) and torch.equal(got[2 * row + 1], expected[0])

@@ -1,0 +1,36 @@
+"""Prompts of their own for global and local views, as in AccDiffusion (arXiv 2407.10738)."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..sampling.conditioning import GLOBAL, LOCAL, PATH
+from .schema import schema
+
+
+class ViewPrompts(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="HRF_ViewPrompts",
+            display_name="View Prompts",
+            category="conditioning",
+            search_aliases=["regional", "detail prompt", "accdiffusion"],
+            description="Joins two prompts: the global views and whole pictures follow the first, "
+            "the windows of Tiled Diffusion the second. A local prompt that names textures, and "
+            "not the subject, keeps windows from repeating the subject.",
+            inputs=[
+                io.Conditioning.Input("whole", tooltip="The full prompt, for the whole picture."),
+                io.Conditioning.Input("detail", tooltip="The prompt for the windows."),
+            ],
+            outputs=[io.Conditioning.Output(tooltip="Both, for a model with tiled views.")],
+        )
+
+    @classmethod
+    def execute(cls, whole, detail) -> io.NodeOutput:
+        marked = [
+            [embedding, {**options, PATH: path}]
+            for path, listed in ((GLOBAL, whole), (LOCAL, detail))
+            for embedding, options in listed
+        ]
+        return io.NodeOutput(marked)
