@@ -246,6 +246,11 @@ class LatticeSet(NamedTuple):
         top, left = self.padding
         return F.pad(x, (left, 0, top, 0))
 
+    def unpad(self, x: Tensor) -> Tensor:
+        """Undo `pad`."""
+        top, left = self.padding
+        return x[..., top:, left:]
+
     def stack(self, x: Tensor, chosen: slice = ALL) -> Tensor:
         """Chosen views of x (B, ..., H, W), padded or not, (V*B, ..., h, w), batch innermost."""
         x = self.pad(x) if x.shape[-2:] == self.canvas else x
@@ -276,7 +281,7 @@ class LatticeSet(NamedTuple):
         """Put all views back on the canvas, (B, ..., H, W)."""
         fill = self.merger()
         fill.add(stacked, ALL)
-        return fill.result()
+        return self.unpad(fill.result())
 
 
 class LatticeFill:
@@ -297,9 +302,8 @@ class LatticeFill:
             self.canvas[..., a::step, b::step] = value
 
     def result(self) -> Tensor:
-        """The canvas without its padding, once all views are in, (B, ..., H, W)."""
-        top, left = self.views.padding
-        return self.canvas[..., top:, left:]
+        """The padded canvas, once all views are in, (B, ..., H + padding, W + padding)."""
+        return self.canvas
 
 
 def exchange(x: Tensor, factor: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

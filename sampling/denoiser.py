@@ -137,18 +137,14 @@ def _dilated_x0(call: _ViewCall, x: Tensor, lattices: LatticeSet, sigma: float) 
     if lattices.factor > 1:
         blurred = filters.blur(padded, 2 * lattices.factor - 1, sigma)
         blurred = filters.match_statistics(blurred, padded)
-    top, left = lattices.padding
-    detail = (padded - blurred)[..., top:, left:]
+    detail = padded - blurred
     if not call.plan.dilated.interaction:
-        return [x0 + detail for x0 in call.views(blurred, lattices)]
+        return [lattices.unpad(x0 + detail) for x0 in call.views(blurred, lattices)]
     seed = call.run.rng(float(call.timestep.flatten()[0])).getrandbits(63)
     generator = torch.Generator().manual_seed(seed)
     exchanged, index = exchange(blurred, lattices.factor, generator)
     found = call.views(exchanged, lattices)
-    return [
-        exchange_back(lattices.pad(x0), lattices.factor, index)[..., top:, left:] + detail
-        for x0 in found
-    ]
+    return [lattices.unpad(exchange_back(x0, lattices.factor, index) + detail) for x0 in found]
 
 
 class _ViewCall:
@@ -171,7 +167,8 @@ class _ViewCall:
         return out
 
     def views(self, x: Tensor, views: WindowSet | LatticeSet) -> list[Tensor]:
-        """x0 of x from its views, merged, for every cond list; few model calls."""
+        """x0 of x from its views, merged, for every cond list; few model calls. Of lattices it
+        is as large as the padded canvas."""
         count = len(views.origins)
         mergers = [views.merger() for _ in self.conds]
         finite: list[Tensor] = []
