@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import comfy.conds
 import comfy.controlnet
+import comfy.hooks
 import comfy.model_base
 import comfy.model_patcher
 import comfy.supported_models
@@ -289,6 +290,27 @@ def test_attention_patches_keep_their_conds_apart():
         return torch.cat(parts) + 0.1 * x
 
     assert_halves(patcher(attend), lambda columns: cond(1.0))
+
+
+def test_hooks_act_on_their_own_cond():
+    hook = comfy.hooks.TransformerOptionsHook(
+        {"hooked": {"mark": 5}}, hook_scope=comfy.hooks.EnumHookScope.HookedOnly
+    )
+    hooks = comfy.hooks.HookGroup()
+    hooks.add(hook)
+
+    def marked(x, sigma, conds):
+        return text(x, sigma, conds) + conds["transformer_options"].get("hooked", {}).get("mark", 0)
+
+    region = torch.zeros(1, *CANVAS)
+    region[..., 20:] = 1
+    positive = cond(1.0, mask=region, hooks=hooks) + cond(2.0, mask=1 - region)
+    settings = {"cfg": 1.0, "positive": positive, "steps": 1}
+    empty = torch.zeros(1, 4, *CANVAS)
+    plain = sample(patcher(marked), empty, **settings)
+    viewed = sample(add_views(patcher(marked), local=LocalViews()), empty, **settings)
+    assert (plain - viewed).abs().max() <= 1e-5 * plain.abs().max()
+    assert plain[..., 20:].min() > 2 * plain[..., :20].max()
 
 
 def test_local_and_global_prompts_reach_their_views():
