@@ -66,12 +66,13 @@ train: python
 	$(VENV)/python -m lab.train_unet --minutes $(MINUTES)
 	$(VENV)/python -m lab.train_unet --export
 
-# How many objects each method draws (docs/benchmarks.md).
+# The figures of docs/benchmarks.md.
 bench: python
 	@"$(PYTHON)" -m tools.setup_env demo
 	$(VENV)/python -m lab.counter measure
 	$(VENV)/python -m lab.repetition --native 64
 	$(VENV)/python -m lab.repetition --seeds 16 --scale 3
+	$(VENV)/python -m lab.overhead
 
 clean:
 	rm -rf out .cache .pytest_cache .ruff_cache .hypothesis

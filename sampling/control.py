@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
+import comfy.model_management
 import comfy.utils
 import torch
 from torch import Tensor
