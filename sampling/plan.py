@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..fusion_ops.views import aligned
+
 KEY = "hires_fusion"
 
 
@@ -25,10 +27,10 @@ class LocalViews:
     weights: str = "uniform"
     border: str = "zero"
 
-    def sizes(self, native: int) -> tuple[int, int]:
-        """(window, stride) in cells for a model of this native size."""
-        window = self.window or native
-        return window, self.stride or max(window // 2, 1)
+    def sizes(self, native: int, align: int = 1) -> tuple[int, int]:
+        """(window, stride) in cells, multiples of `align`, for a model of this native size."""
+        window = aligned(self.window or native, align)
+        return window, aligned(self.stride or window // 2, align)
 
 
 @dataclass(frozen=True)
@@ -40,12 +42,14 @@ class DilatedViews:
         cosine_scale_2: decay of the global share against the local one.
         cosine_scale_3: decay of the blur.
         sigma: largest blur, in cells.
+        native: native size in pixels, 0 for the model family's.
     """
 
     factor: int = 0
     cosine_scale_2: float = 1.0
     cosine_scale_3: float = 1.0
     sigma: float = 0.8
+    native: int = 0
 
 
 @dataclass(frozen=True)
