@@ -27,6 +27,7 @@ from .networks import (
     UNET,
     WAN,
     WAN22,
+    WAN_I2V,
     Z_IMAGE,
 )
 
@@ -91,6 +92,7 @@ FAMILIES = {
         options={"attention_mask": torch.ones(1, 8, dtype=torch.int64)},
     ),
     "Wan 2.1": Family("WAN21_T2V", WAN, 832, frames=True),
+    "Wan 2.1 I2V": Family("WAN21_I2V", WAN_I2V, 832, frames=True),
     "Wan 2.2 5B": Family("WAN22_T2V", WAN22, 1280, cell=16, frames=True),
 }
 

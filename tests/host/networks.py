@@ -20,7 +20,7 @@ UNET = {
     "image_size": 32,
     "in_channels": 4,
     "out_channels": 4,
-    "model_channels": 64,
+    "model_channels": 32,
     "num_res_blocks": [1, 1],
     "channel_mult": [1, 2],
     "transformer_depth": [0, 1],
@@ -128,6 +128,7 @@ WAN = {
     "freq_dim": 32,
     "text_len": 8,
 }
+WAN_I2V = WAN | {"model_type": "i2v", "in_dim": 36}
 WAN22 = WAN | {"out_dim": 48, "in_dim": 48}
 MMDIT = {
     "in_channels": 16,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-import comfy.latent_formats
+import dataclasses
+import re
+from pathlib import Path
+
 import comfy.model_base
 import comfy.samplers
 import comfy.supported_models
@@ -146,6 +149,42 @@ def test_the_model_is_as_before_afterwards(family):
     before = draw(family, model, x)
     draw(family, both(model), x)
     assert torch.equal(before, draw(family, model, x)) and KEY not in model.model_options
+
+
+def test_frames_are_kept_together():
+    family = FAMILIES["Wan 2.1"]
+    model = tiny(family)
+    x = torch.cat([latent(family, 34, 22), 0.5 * latent(family, 34, 22)], dim=2)
+    out = draw(family, both(model), x, sampler=skipping())
+    assert out.shape == x.shape and torch.isfinite(out).all()
+    native = x[..., :16, :16]
+    assert torch.equal(draw(family, both(model), native), draw(family, model, native))
+
+
+@pytest.mark.parametrize("name", ["SD 1.5", "Flux", "Qwen-Image", "HunyuanVideo"])
+def test_masks_of_text_and_of_inpainting(name):
+    family = FAMILIES[name]
+    model = tiny(family)
+    x = latent(family, 34, 22)
+    mask, inpainted = torch.zeros(1, 34, 22), torch.zeros(1, *x[:, :1].shape[1:])
+    mask[:, :10], inpainted[..., :9] = 1, 1
+    masked = cond(dataclasses.replace(family, options={"mask": mask}), 2)
+    options = {"positive": masked + cond(family, 4), "negative": cond(family, 3)}
+    out = sample(both(model), x, steps=2, scheduler="simple", **options, denoise_mask=inpainted)
+    assert torch.isfinite(out).all() and torch.allclose(out[..., 9:], x[..., 9:], atol=1e-4)
+    plain = draw(family, both(model), x, denoise_mask=inpainted)
+    assert not torch.allclose(out[..., :9], plain[..., :9])
+
+
+def test_the_page_says_what_is_tested():
+    text = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
+    table = text.split("The demo model")[0].splitlines()
+    rows = [line.strip("| ").split(" | ") for line in table if line.startswith("| ")]
+    said = {row[0]: [int(re.match(r"\d+", cell)[0]) for cell in row[1:]] for row in rows[1:]}
+    assert said == {
+        name: [family.native, family.cell, family.patch, family.channels]
+        for name, family in FAMILIES.items()
+    }
 
 
 def test_sd2_has_two_native_sizes():
