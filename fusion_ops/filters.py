@@ -20,10 +20,11 @@ def match_statistics(x: Tensor, reference: Tensor) -> Tensor:
 
     Args:
         x: (B, C, ...).
-        reference: (1 or B, C, ...), any spatial size.
+        reference: (1 or B, C, ...), any size, with or without a time axis.
     """
     mean, std = statistics(x)
-    reference_mean, reference_std = statistics(reference)
+    numbers = (-1, *[1] * (x.ndim - 1))
+    reference_mean, reference_std = (number.view(numbers) for number in statistics(reference))
     # A constant latent has no contrast to scale; leaving it flat beats dividing by zero.
     scale = torch.where(std > 0, reference_std / std, torch.ones_like(std))
     return (x - mean) * scale + reference_mean

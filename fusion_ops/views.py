@@ -1,7 +1,8 @@
 """Geometry of views: windows (contiguous) and lattices (strided) of a canvas.
 
 All sizes are in latent cells. Pure functions of integers and tensors; the views that one
-call yields all have the same size, so that they stack on the batch axis.
+call yields all have the same size, so that they stack on the batch axis. `align` is the side of
+a transformer's patch: views of other sizes would be padded or cut by the model.
 """
 
 from __future__ import annotations
@@ -61,17 +62,24 @@ def window_starts(length: int, window: int, stride: int) -> list[int]:
     return [min(k * stride, length - window) for k in range(count)]
 
 
-def jitter_range(window: int, stride: int) -> int:
+def aligned(length: int, align: int) -> int:
+    """The largest multiple of `align` up to `length`, and `align` at least."""
+    return max(length // align, 1) * align
+
+
+def jitter_range(window: int, stride: int, align: int = 1) -> int:
     """Largest random shift of a window on one axis that cannot open a gap (DemoFusion: 16)."""
-    return max((window - stride) // 4, 0)
+    return max((window - stride) // 4 // align * align, 0)
 
 
-def _axis_shift(start: int, window: int, length: int, reach: int, rng: random.Random) -> int:
+def _axis_shift(
+    start: int, window: int, length: int, reach: int, rng: random.Random, align: int
+) -> int:
     """Random shift of one window on one axis: outwards only for a window at an edge."""
     at_start, at_end = start == 0, start + window >= length
     low = 0 if at_end and not at_start else -reach
     high = 0 if at_start and not at_end else reach
-    return 0 if at_start and at_end else rng.randint(low, high)
+    return 0 if at_start and at_end else rng.randint(low // align, high // align) * align
 
 
 def windows(
@@ -80,6 +88,7 @@ def windows(
     stride: int,
     rng: random.Random | None = None,
     border: str = "zero",
+    align: int = 1,
 ) -> tuple[Window, ...]:
     """MultiDiffusion's windows over a canvas, row by row (arXiv 2302.08113; DemoFusion 3.2).
 
@@ -90,17 +99,19 @@ def windows(
         rng: draws a shift for every window, 0 without.
         border: "zero" lets windows at the edge move out over it, as published (they see zeros
             there); "clamp" keeps every window inside the canvas.
+        align: shifts are multiples of it, and with a window and stride that are, so are all
+            places, but for windows at the far edge of a canvas that is none.
     """
     check_windows(window, stride, border)
     height, width = canvas
     size = (min(window, height), min(window, width))
-    reach = jitter_range(window, stride) if rng else 0
+    reach = jitter_range(window, stride, align) if rng else 0
     found = []
     for top in window_starts(height, window, stride):
         for left in window_starts(width, window, stride):
             if reach:
                 top_, left_ = (
-                    start + _axis_shift(start, side, length, reach, rng)
+                    start + _axis_shift(start, side, length, reach, rng, align)
                     for start, side, length in ((top, size[0], height), (left, size[1], width))
                 )
                 if border == "clamp":
@@ -213,11 +224,13 @@ class WindowMean:
 class LatticeSet(NamedTuple):
     """All strided views x[a::factor, b::factor] of a canvas, row-major in (a, b).
 
-    A canvas that does not divide gets zeros at its top and left (DemoFusion's published code).
+    A canvas that does not divide gets zeros at its top and left (DemoFusion's published code),
+    as many as make the lattices' sides multiples of `align`.
     """
 
     factor: int
     canvas: tuple[int, int]
+    align: int = 1
 
     @property
     def offsets(self) -> list[tuple[int, int]]:
@@ -232,14 +245,16 @@ class LatticeSet(NamedTuple):
     @property
     def size(self) -> tuple[int, int]:
         """(height, width) of every view, in cells."""
-        height, width = self.canvas
-        return math.ceil(height / self.factor), math.ceil(width / self.factor)
+        block = self.factor * self.align
+        height, width = (math.ceil(side / block) * self.align for side in self.canvas)
+        return height, width
 
     @property
     def padding(self) -> tuple[int, int]:
         """(rows, columns) of zeros at the top and left, so that both sides divide."""
         height, width = self.canvas
-        return -height % self.factor, -width % self.factor
+        block = self.factor * self.align
+        return -height % block, -width % block
 
     def pad(self, x: Tensor) -> Tensor:
         """x (..., H, W) with that padding."""

@@ -28,7 +28,7 @@ class DilatedSampling(io.ComfyNode):
                     min=0,
                     max=32,
                     tooltip="Take every n-th cell. 0 follows from the picture: its longer side "
-                    "divided by the model's native size.",
+                    "divided by the native size.",
                 ),
                 io.Float.Input(
                     "cosine_scale_2",
@@ -65,13 +65,39 @@ class DilatedSampling(io.ComfyNode):
                         "AccDiffusion does: less grain from views that disagree.",
                     )
                 ),
+                native_input(),
             ],
             outputs=[io.Model.Output(tooltip="The model with global views.")],
         )
 
     @classmethod
     def execute(
-        cls, model, factor, cosine_scale_2, cosine_scale_3, sigma, interaction=False
+        cls,
+        model,
+        factor,
+        cosine_scale_2,
+        cosine_scale_3,
+        sigma,
+        interaction=False,
+        native=0,
     ) -> io.NodeOutput:
-        dilated = DilatedViews(factor, cosine_scale_2, cosine_scale_3, sigma, interaction)
+        dilated = DilatedViews(
+            factor, cosine_scale_2, cosine_scale_3, sigma, interaction=interaction, native=native
+        )
         return io.NodeOutput(add_views(model, dilated=dilated))
+
+
+def native_input() -> io.Input:
+    """The knob that Dilated Sampling and the composite share."""
+    return advanced(
+        io.Int.Input(
+            "native",
+            default=0,
+            min=0,
+            max=8192,
+            step=8,
+            optional=True,
+            tooltip="Native size in pixels: the longer side of the pictures that the model was "
+            "trained on. 0 takes the model family's.",
+        )
+    )

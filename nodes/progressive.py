@@ -15,6 +15,7 @@ from ..sampling.latents import cell_pixels, native_cells
 from ..sampling.lift import check_latent
 from ..sampling.plan import LocalViews
 from ..sampling.steps import check_stepwise
+from .dilated import native_input
 from .latents import MOST_LATENTS
 from .schema import advanced, schema
 from .tiled import view_batch_input
@@ -108,6 +109,7 @@ class ProgressiveUpscale(io.ComfyNode):
                         "0 for scale.",
                     )
                 ),
+                native_input(),
             ],
             outputs=[
                 io.Latent.Output(display_name="latent", tooltip="The finished picture."),
@@ -150,22 +152,25 @@ def expand_stages(
     stages: str = "",
     vae: Any = None,
     long_side: int = 0,
+    native: int = 0,
     **settings: Any,
 ) -> io.NodeOutput:
     """The graph of all stages. `wires` are the node's inputs as links: nodes are cached by what
     they are linked to, and values would keep the finished stages from being found again."""
-    native = check_latent(samples)
+    first = check_latent(samples)
     if long_side:
-        scale = long_side / (max(native) * cell_pixels(model.model))
+        scale = long_side / (max(first) * cell_pixels(model.model))
     plan = plan_stages(preset, scale, stages or "")
-    check_plan(plan, model, vae, settings)
+    cells = native_cells(model.model, native)
+    check_plan(plan, cells, vae, settings)
 
+    settings |= {"native": native, "window": cells if native else 0}
     settings |= {name: wires[name] for name in ("model", "positive", "negative")}
     graph = GraphBuilder()
     finished = [wires["samples"]]
     for number, stage in enumerate(plan, 2):
         builder = StageBuilder(graph, stage, number)
-        lifted = builder.lift(finished[-1], stage_size(native, stage.scale), wires.get("vae"))
+        lifted = builder.lift(finished[-1], stage_size(first, stage.scale), wires.get("vae"))
         sampled = builder.sample(lifted, **settings)
         finished.append(builder.match(sampled, reference=finished[0]))
     listed = graph.node(
@@ -174,7 +179,7 @@ def expand_stages(
     return io.NodeOutput(finished[-1], listed.out(0), expand=graph.finalize())
 
 
-def check_plan(plan: list[Stage], model: Any, vae: Any, settings: dict[str, Any]) -> None:
+def check_plan(plan: list[Stage], native: int, vae: Any, settings: dict[str, Any]) -> None:
     """Raise ValueError, with the fix, for what a stage would refuse after others have run."""
     if len(plan) >= MOST_LATENTS:
         raise ValueError(f"{len(plan)} stages: list at most {MOST_LATENTS - 1}")
@@ -182,7 +187,7 @@ def check_plan(plan: list[Stage], model: Any, vae: Any, settings: dict[str, Any]
         raise ValueError("a stage has a pixel lift: connect a VAE, or lift it in latent space")
     for stage in plan:
         if stage.tiled:
-            check_windows(*LocalViews(stride=stage.stride).sizes(native_cells(model.model)))
+            check_windows(*LocalViews(stride=stage.stride).sizes(native))
         if stage.skip_residual:
             check_stepwise(comfy.samplers.sampler_object(settings["sampler_name"]))
     if any(stage.tiled or stage.dilated for stage in plan):
@@ -233,6 +238,8 @@ class StageBuilder:
         cfg: float,
         sampler_name: str,
         scheduler: str,
+        native: int,
+        window: int,
         view_batch_size: int = 0,
     ) -> list:
         """Noise a lifted latent and sample it again."""
@@ -241,7 +248,7 @@ class StageBuilder:
             model = self.node(
                 "HRF_TiledDiffusion",
                 model=model,
-                window=0,
+                window=window,
                 stride=stage.stride,
                 jitter=stage.jitter,
                 weights="uniform",
@@ -255,6 +262,7 @@ class StageBuilder:
                 cosine_scale_2=stage.cosine_scale_2,
                 cosine_scale_3=stage.cosine_scale_3,
                 sigma=stage.sigma,
+                native=native,
             )
         sampler = self.node("KSamplerSelect", sampler_name=sampler_name)
         if stage.skip_residual:

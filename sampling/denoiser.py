@@ -30,7 +30,7 @@ from ..fusion_ops.views import (
 )
 from . import conditioning
 from .control import CanvasHints
-from .latents import diffusion_time, native_cells
+from .latents import diffusion_time, native_cells, patch_cells
 from .memory import even_batches, fitting_views, is_out_of_memory
 from .plan import KEY, ViewPlan
 
@@ -97,7 +97,7 @@ def denoise_views(executor, model, conds, x: Tensor, timestep: Tensor, model_opt
     run: ViewRun = model_options.get(RUN) or ViewRun()
     sigma = float(timestep.flatten()[0])
     time = diffusion_time(model.model_sampling, timestep)
-    local, dilated = _view_sets(plan, tuple(x.shape[-2:]), native_cells(model), run.rng(sigma))
+    local, dilated = _view_sets(plan, tuple(x.shape[-2:]), model, run.rng(sigma))
     share = schedule.cosine_factor(time, plan.dilated.cosine_scale_2) if dilated else 0.0
     run.start_call(sigma, sum(len(views.origins) for views in (local, dilated) if views) or 1)
 
@@ -115,18 +115,20 @@ def denoise_views(executor, model, conds, x: Tensor, timestep: Tensor, model_opt
 
 
 def _view_sets(
-    plan: ViewPlan, canvas: tuple[int, int], native: int, rng: random.Random
+    plan: ViewPlan, canvas: tuple[int, int], model: Any, rng: random.Random
 ) -> tuple[WindowSet | None, LatticeSet | None]:
     """Windows and lattices of this canvas; None where one view would be the whole canvas."""
     local = dilated = None
+    align = patch_cells(model)
     if plan.local:
-        window, stride = plan.local.sizes(native)
+        window, stride = plan.local.sizes(native_cells(model), align)
         jitter = rng if plan.local.jitter else None
-        places = windows(canvas, window, stride, jitter, plan.local.border)
+        places = windows(canvas, window, stride, jitter, plan.local.border, align)
         local = WindowSet(places, canvas, plan.local.weights) if len(places) > 1 else None
     if plan.dilated:
+        native = native_cells(model, plan.dilated.native)
         factor = plan.dilated.factor or dilation_factor(canvas, native)
-        dilated = LatticeSet(factor, canvas) if factor > 1 or local else None
+        dilated = LatticeSet(factor, canvas, align) if factor > 1 or local else None
     return local, dilated
 
 
@@ -261,8 +263,8 @@ def estimate_view_memory(executor, model: ModelPatcher, noise_shape, conds, *arg
             "HiRes Fusion views need latents with height and width; packed latents of several "
             "parts (audio with video) have none: use the model without the view nodes."
         )
-    canvas, native = tuple(noise_shape[-2:]), native_cells(model.model)
-    sets = [views for views in _view_sets(plan, canvas, native, random.Random(0)) if views]
+    canvas = tuple(noise_shape[-2:])
+    sets = [views for views in _view_sets(plan, canvas, model.model, random.Random(0)) if views]
     if not sets:
         return executor(model, noise_shape, conds, *args, **kwargs)
     conditioning.check(conds, kwargs["model_options"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import comfy.sample
 import comfy.utils
 import torch
 from comfy.model_sampling import CONST
@@ -44,8 +45,10 @@ def _through_pixels(samples: Tensor, size: tuple[int, int], mode: str, vae: Any)
     if vae is None:
         raise ValueError(f"'pixel {mode}' goes through a VAE: connect one, or use 'latent bicubic'")
     pixels = vae.decode(samples)
-    if pixels.ndim == 5:
+    frames = pixels.ndim == 5  # (B, T, H, W, C)
+    if frames and pixels.shape[1] > 1:
         raise ValueError("pixel upsampling takes pictures, not video: use 'latent bicubic'")
+    pixels = pixels.flatten(0, 1) if frames else pixels
     ratio = vae.spacial_compression_decode()
     height, width = (side * ratio for side in size)
     channels_first = pixels.movedim(-1, 1)
@@ -53,7 +56,9 @@ def _through_pixels(samples: Tensor, size: tuple[int, int], mode: str, vae: Any)
         large = comfy.utils.lanczos(channels_first, width, height)
     else:
         large = resize(channels_first, (height, width), mode)
-    return vae.encode(large.movedim(1, -1).clamp(0, 1))
+    large = large.movedim(1, -1).clamp(0, 1)
+    # A VAE of video takes a batch of pictures for the frames of one.
+    return torch.cat([vae.encode(one) for one in large.split(1)]) if frames else vae.encode(large)
 
 
 def diffuse(model: Any, latent: dict, noise: Any, sigma: Tensor) -> dict:
@@ -75,7 +80,9 @@ def diffuse(model: Any, latent: dict, noise: Any, sigma: Tensor) -> dict:
             "this model's schedule starts at pure noise, which holds nothing of the picture: "
             "lower the scheduler's denoise, or let the sampler add the noise with RandomNoise"
         )
-    clean = latent["samples"]
+    # As the host's samplers do: some models of pictures have latents with a time axis.
+    clean = comfy.sample.fix_empty_latent_channels(model, latent["samples"])
+    latent = latent | {"samples": clean}
     clean = base.process_latent_in(clean) if clean.any() else clean  # empty latents as the host
     x = noised(sampling, sigma, noise.generate_noise(latent).to(clean), clean)
     # Samplers of flow models undo this scaling when they are handed the latent without noise.
@@ -87,8 +94,10 @@ def match_statistics(latent: dict, reference: dict) -> dict:
     """Give a LATENT the mean and deviation of another one (DemoFusion, end of a phase).
 
     Raises:
-        ValueError: the two have different channels or batches that don't fit.
+        ValueError: the two have different channels or batches that don't fit, or several parts.
     """
+    check_latent(latent)
+    check_latent(reference)
     x, target = latent["samples"], reference["samples"]
     if x.shape[1] != target.shape[1]:
         raise ValueError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..fusion_ops.views import jitter_range
+from ..fusion_ops.views import aligned, jitter_range
 
 KEY = "hires_fusion"
 CROPS = ("position", "padded", "canvas")
@@ -32,15 +32,15 @@ class LocalViews:
     border: str = "zero"
     crop: str = "position"
 
-    def sizes(self, native: int) -> tuple[int, int]:
-        """(window, stride) in cells for a model of this native size."""
-        window = self.window or native
-        return window, self.stride or max(window // 2, 1)
+    def sizes(self, native: int, align: int = 1) -> tuple[int, int]:
+        """(window, stride) in cells, multiples of `align`, for a model of this native size."""
+        window = aligned(self.window or native, align)
+        return window, aligned(self.stride or window // 2, align)
 
-    def crop_offset(self, native: int) -> int | None:
+    def crop_offset(self, native: int, align: int = 1) -> int | None:
         """Cells added to a window's place for its crop coordinates, None for none of them."""
-        offsets = {"position": 0, "padded": jitter_range(*self.sizes(native)), "canvas": None}
-        return offsets[self.crop]
+        margin = jitter_range(*self.sizes(native, align), align)
+        return {"position": 0, "padded": margin, "canvas": None}[self.crop]
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,7 @@ class DilatedViews:
         cosine_scale_3: decay of the blur.
         sigma: largest blur, in cells.
         interaction: lattices exchange cells, see `fusion_ops.views.exchange`.
+        native: native size in pixels, 0 for the model family's.
     """
 
     factor: int = 0
@@ -60,6 +61,7 @@ class DilatedViews:
     cosine_scale_3: float = 1.0
     sigma: float = 0.8
     interaction: bool = False
+    native: int = 0
 
 
 @dataclass(frozen=True)

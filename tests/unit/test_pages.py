@@ -129,7 +129,8 @@ def load(path: Path) -> dict:
 def test_there_is_something_to_compare():
     assert len(SCHEMAS) >= 9 and len(WORKFLOWS) >= 2
     assert SCHEMAS["HRF_DilatedSampling"].inputs.keys() == {
-        *("model", "factor", "cosine_scale_2", "cosine_scale_3", "sigma", "interaction")
+        *("model", "factor", "cosine_scale_2", "cosine_scale_3", "sigma"),
+        *("interaction", "native"),
     }
     assert SCHEMAS["HRF_SkipResidual"].inputs["cosine_scale_1"][1]["default"] == 3.0
 

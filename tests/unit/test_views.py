@@ -14,6 +14,7 @@ from hires_fusion.fusion_ops.views import (
     WINDOW_WEIGHTS,
     LatticeSet,
     WindowSet,
+    aligned,
     dilation_factor,
     jitter_range,
     window_starts,
@@ -45,6 +46,41 @@ def test_every_cell_is_covered_by_windows_of_one_size(canvas, grid, seed, border
     assert count.min() >= 1
 
 
+aligns = st.sampled_from([1, 2, 3, 16])
+
+
+@given(canvases, grids, aligns, seeds, st.sampled_from(BORDERS))
+def test_aligned_windows_start_on_patches(canvas, grid, align, seed, border):
+    """A patch is the unit: the canvas may end in half a one, and only its last windows do too."""
+    window, stride = (aligned(side, align) for side in grid)
+    places = windows(canvas, window, stride, drawn(seed), border, align)
+    count = torch.zeros(canvas)
+    reach = jitter_range(window, stride, align)
+    assert reach % align == 0
+    for place in places:
+        rows, columns, _, _ = place.inside(canvas)
+        count[rows, columns] += 1
+        starts = ((place.top, place.height), (place.left, place.width))
+        for (start, size), length in zip(starts, canvas, strict=True):
+            assert size == min(window, length) and (size % align == 0 or size == length)
+            assert -reach <= start <= length - size + reach
+            assert start % align == 0 or (start - (length - size)) % align == 0
+            if start % align:  # moved back to, or from, the ragged edge
+                assert length % align and abs(start - (length - size)) <= reach
+            if border == "clamp":
+                assert 0 <= start <= length - size
+    assert count.min() >= 1
+
+
+@given(canvases, grids, aligns, seeds, st.sampled_from(BORDERS))
+def test_merging_aligned_windows_gives_the_canvas_back(canvas, grid, align, seed, border):
+    window, stride = (aligned(side, align) for side in grid)
+    places = windows(canvas, window, stride, drawn(seed), border, align)
+    views = WindowSet(places, canvas)
+    x = torch.randn(1, 2, *canvas)
+    assert torch.allclose(views.merge(views.stack(x)), x, atol=1e-4)
+
+
 @given(canvases, grids, seeds)
 def test_windows_leave_the_canvas_by_the_jitter_at_most(canvas, grid, seed):
     window, stride = grid
@@ -65,7 +101,7 @@ def test_merging_cut_windows_gives_the_canvas_back(canvas, grid, seed, weights, 
     x = torch.randn(2, 3, *canvas)
     stacked = views.stack(x)
     assert stacked.shape == (2 * len(places), 3, places[0].height, places[0].width)
-    assert torch.allclose(views.merge(stacked), x, atol=1e-5)
+    assert torch.allclose(views.merge(stacked), x, atol=1e-4)  # means of up to 1600
 
 
 @given(sides, sides, st.sampled_from(WINDOW_WEIGHTS))
@@ -85,6 +121,25 @@ def test_lattices_partition_the_canvas(canvas, factor):
     seen = stacked[stacked > 0]  # the padding is 0
     assert torch.equal(seen.sort().values, x.flatten())
     assert torch.equal(views.merge(stacked), x)
+
+
+@given(canvases, st.integers(1, 8), aligns)
+def test_aligned_lattices_are_whole_patches(canvas, factor, align):
+    views = LatticeSet(factor, canvas, align)
+    x = torch.arange(canvas[0] * canvas[1], dtype=torch.float32).view(1, 1, *canvas) + 1
+    stacked = views.stack(x)
+    assert tuple(stacked.shape[-2:]) == views.size
+    assert all(side % align == 0 for side in views.size)
+    for side, length in zip(views.size, canvas, strict=True):
+        assert 0 <= side * factor - length < factor * align
+    assert torch.equal(stacked[stacked > 0].sort().values, x.flatten())
+    assert torch.equal(views.merge(stacked), x)
+
+
+@given(st.integers(1, 200), st.integers(1, 32))
+def test_aligned_lengths(length, align):
+    found = aligned(length, align)
+    assert found % align == 0 and found >= align and (found <= length or found == align)
 
 
 def test_lattices_are_row_major_with_the_batch_innermost():
