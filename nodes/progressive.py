@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from comfy_execution.graph_utils import GraphBuilder
 
 from ..fusion_ops.stages import PRESETS, Stage, plan_stages, stage_size
-from ..fusion_ops.views import check_windows
+from ..fusion_ops.windows import check_windows
 from ..sampling import conditioning
 from ..sampling.latents import cell_pixels, native_cells
 from ..sampling.lift import check_latent

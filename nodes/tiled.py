@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..fusion_ops.views import BORDERS, WINDOW_WEIGHTS
+from ..fusion_ops.windows import BORDERS, WINDOW_WEIGHTS
 from ..sampling.denoiser import add_views
 from ..sampling.plan import CROPS, LocalViews
 from .schema import advanced, schema

@@ -10,7 +10,8 @@ import torch
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
-from ..fusion_ops.views import LatticeSet, WindowSet
+from ..fusion_ops.lattices import LatticeSet
+from ..fusion_ops.windows import WindowSet
 from .control import gligen_for_views, links
 from .latents import cell_pixels
 

@@ -13,7 +13,8 @@ import comfy.utils
 import torch
 from torch import Tensor
 
-from ..fusion_ops.views import LatticeSet, WindowSet
+from ..fusion_ops.lattices import LatticeSet
+from ..fusion_ops.windows import WindowSet
 
 Views = WindowSet | LatticeSet
 

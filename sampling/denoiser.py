@@ -20,14 +20,8 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ..fusion_ops import filters, schedule
-from ..fusion_ops.views import (
-    LatticeSet,
-    WindowSet,
-    dilation_factor,
-    exchange,
-    exchange_back,
-    windows,
-)
+from ..fusion_ops.lattices import LatticeSet, dilation_factor, exchange, exchange_back
+from ..fusion_ops.windows import WindowSet, windows
 from . import conditioning
 from .control import CanvasHints
 from .latents import diffusion_time, native_cells, patch_cells

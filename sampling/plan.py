@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..fusion_ops.views import aligned, jitter_range
+from ..fusion_ops.windows import aligned, jitter_range
 
 KEY = "hires_fusion"
 CROPS = ("position", "padded", "canvas")
@@ -18,8 +18,8 @@ class LocalViews:
         window: side in cells, 0 for the model's native size.
         stride: distance of windows in cells, 0 for half a window.
         jitter: shift every window at random in every step.
-        weights: see `fusion_ops.views.window_weight`.
-        border: see `fusion_ops.views.windows`.
+        weights: see `fusion_ops.windows.window_weight`.
+        border: see `fusion_ops.windows.windows`.
         crop: SDXL's crop coordinates of a window: "position" is its place in the picture,
             "padded" the place in the picture with the jitter's margin around it (the published
             code), "canvas" the picture's own for every window.
@@ -52,7 +52,7 @@ class DilatedViews:
         cosine_scale_2: decay of the global share against the local one.
         cosine_scale_3: decay of the blur.
         sigma: largest blur, in cells.
-        interaction: lattices exchange cells, see `fusion_ops.views.exchange`.
+        interaction: lattices exchange cells, see `fusion_ops.lattices.exchange`.
         native: native size in pixels, 0 for the model family's.
     """
 

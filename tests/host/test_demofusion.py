@@ -8,7 +8,7 @@ import comfy.samplers
 import pytest
 import torch
 
-from hires_fusion.fusion_ops import views
+from hires_fusion.fusion_ops import windows
 from hires_fusion.fusion_ops.filters import match_statistics
 from hires_fusion.fusion_ops.upsample import resize
 from hires_fusion.sampling.denoiser import add_views
@@ -68,8 +68,8 @@ def test_three_stages_equal_the_plain_loop(native):
     def shifts(index):
         def draw(sigma):
             rng = random.Random(f"{SEED + index}/{sigma:.6e}")
-            places = views.windows(sizes[index], WINDOW, STRIDE, rng)
-            still = views.windows(sizes[index], WINDOW, STRIDE)
+            places = windows.windows(sizes[index], WINDOW, STRIDE, rng)
+            still = windows.windows(sizes[index], WINDOW, STRIDE)
             return [(a.top - b.top, a.left - b.left) for a, b in zip(places, still, strict=True)]
 
         return draw

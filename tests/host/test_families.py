@@ -12,7 +12,7 @@ import comfy.supported_models
 import pytest
 import torch
 
-from hires_fusion.fusion_ops import views
+from hires_fusion.fusion_ops import lattices
 from hires_fusion.sampling import latents
 from hires_fusion.sampling.denoiser import add_views
 from hires_fusion.sampling.plan import KEY, DilatedViews, LocalViews
@@ -81,7 +81,7 @@ def test_every_view_has_the_size_the_model_wants(family):
     out = draw(family, viewed, x, sampler=skipping())
     assert out.shape == x.shape and torch.isfinite(out).all()
     assert torch.equal(out, draw(family, viewed, x, sampler=skipping()))
-    lattice = views.LatticeSet(2, (height, width), family.patch).size
+    lattice = lattices.LatticeSet(2, (height, width), family.patch).size
     assert sizes == {(family.cells, family.cells), lattice}
     assert all(side % family.patch == 0 for side in lattice)
 
@@ -218,9 +218,9 @@ def test_a_given_native_size_sets_the_dilation(native, side):
     model = patcher(half, native_size=8 * 16)
     model = add_views(model, dilated=DilatedViews(cosine_scale_2=0, native=native))
     sample(model, torch.randn(1, 4, 48, 30), steps=1)
-    factor = views.dilation_factor((48, 30), side)
+    factor = lattices.dilation_factor((48, 30), side)
     assert {tuple(call.shape[-2:]) for call in model.model.calls} == {
-        views.LatticeSet(factor, (48, 30)).size
+        lattices.LatticeSet(factor, (48, 30)).size
     }
 
 

@@ -9,13 +9,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hires_fusion.fusion_ops.views import (
+from hires_fusion.fusion_ops.lattices import LatticeSet, dilation_factor
+from hires_fusion.fusion_ops.windows import (
     BORDERS,
     WINDOW_WEIGHTS,
-    LatticeSet,
     WindowSet,
     aligned,
-    dilation_factor,
     jitter_range,
     window_starts,
     window_weight,
