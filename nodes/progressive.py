@@ -14,7 +14,7 @@ from ..sampling import conditioning
 from ..sampling.latents import cell_pixels, native_cells
 from ..sampling.lift import check_latent
 from ..sampling.plan import LocalViews
-from ..sampling.steps import check_stepwise
+from ..sampling.samplers import access
 from .dilated import native_input
 from .latents import MOST_LATENTS
 from .schema import advanced, schema
@@ -189,7 +189,7 @@ def check_plan(plan: list[Stage], native: int, vae: Any, settings: dict[str, Any
         if stage.tiled:
             check_windows(*LocalViews(stride=stage.stride).sizes(native))
         if stage.skip_residual:
-            check_stepwise(comfy.samplers.sampler_object(settings["sampler_name"]))
+            access(comfy.samplers.sampler_object(settings["sampler_name"]))
     if any(stage.tiled or stage.dilated for stage in plan):
         conds = {name: [c[1] for c in settings[name]] for name in ("positive", "negative")}
         conditioning.check(conds)

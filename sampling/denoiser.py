@@ -50,7 +50,8 @@ class ViewRun:
 
     def __init__(self, seed: int = 0, sigmas: Tensor | None = None):
         self.seed = seed
-        self.sigmas = sigmas
+        # As numbers: a sampler may write into the tensor (uni_pc does).
+        self.sigmas = [] if sigmas is None else sigmas[:-1].tolist()
         self.hints = CanvasHints()
         self.most_views: int | None = None  # set when the device ran out of memory
         self._bar: comfy.utils.ProgressBar | None = None
@@ -58,18 +59,28 @@ class ViewRun:
         self._step = 0
         self._done = 0
 
+    def _nearest(self, sigma: float) -> int:
+        """The step whose start is nearest to a noise level."""
+        return min(range(len(self.sigmas)), key=lambda i: abs(self.sigmas[i] - sigma))
+
     def rng(self, sigma: float) -> random.Random:
-        """Random numbers of one noise level: they depend on nothing but it and the seed."""
+        """Random numbers of one noise level: they depend on nothing but it and the seed.
+
+        Levels within a step take those of the step's nearer end, or else a sampler that chooses
+        its levels (dpm_adaptive) would get others after the smallest rounding.
+        """
+        if self.sigmas:
+            sigma = self.sigmas[self._nearest(sigma)]
         return random.Random(f"{self.seed}/{sigma:.6e}")
 
     def start_call(self, sigma: float, views: int) -> None:
         """A denoiser call of so many views begins."""
-        if self.sigmas is None:
+        if not self.sigmas:
             return
         if self._bar is None:
             self._views = views
-            self._bar = comfy.utils.ProgressBar((len(self.sigmas) - 1) * views)
-        step = int((self.sigmas[:-1] - sigma).abs().argmin())
+            self._bar = comfy.utils.ProgressBar(len(self.sigmas) * views)
+        step = self._nearest(sigma)
         if step > self._step:
             self._step, self._done = step, 0
 
@@ -242,11 +253,12 @@ class _ViewCall:
 def start_run(executor, guider, sigmas: Tensor, extra_args: dict, *args, **kwargs) -> Tensor:
     """SAMPLER_SAMPLE wrapper: gives the views a fresh state with the run's seed."""
     run = ViewRun(extra_args.get("seed") or 0, sigmas)
-    extra_args["model_options"][RUN] = run
+    options = extra_args["model_options"]  # CFG++ samplers put another one in its place
+    options[RUN] = run
     try:
         return executor(guider, sigmas, extra_args, *args, **kwargs)
     finally:
-        extra_args["model_options"].pop(RUN, None)
+        options.pop(RUN, None)
 
 
 def estimate_view_memory(executor, model: ModelPatcher, noise_shape, conds, *args, **kwargs) -> Any:

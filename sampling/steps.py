@@ -11,33 +11,7 @@ from torch import Tensor
 
 from ..fusion_ops.schedule import cosine_factor
 from .latents import diffusion_time, noised
-
-# Samplers whose first model call of each step gets the sampler's own x at sigmas[i], and which
-# never call the model at sigmas[i + 1] within step i: there x may be changed in place. (The
-# midpoint of dpm_2_ancestral and dpmpp_2s_ancestral is sigmas[i + 1].)
-STEPWISE = {
-    "euler",
-    "euler_cfg_pp",
-    "euler_ancestral",
-    "euler_ancestral_cfg_pp",
-    "dpm_2",
-    "lms",
-    "dpmpp_sde",
-    "dpmpp_2m",
-    "dpmpp_2m_cfg_pp",
-    "dpmpp_2m_sde",
-    "dpmpp_2m_sde_heun",
-    "dpmpp_3m_sde",
-    "ddpm",
-    "lcm",
-    "ipndm",
-    "ipndm_v",
-    "deis",
-    "res_multistep",
-    "res_multistep_ancestral",
-    "er_sde",
-    "gradient_estimation",
-}
+from .samplers import Access, access
 
 
 class Steps:
@@ -73,40 +47,35 @@ def between_steps(sampler: KSAMPLER, transform: Transform) -> StepSampler:
     """The SAMPLER with one more transform, run after those that it already has.
 
     Raises:
-        ValueError: the sampler keeps no x of its own at the start of each step.
+        ValueError: the sampler's x can't be changed between its steps.
     """
-    check_stepwise(sampler)
-    transforms = getattr(sampler, "transforms", ())
-    return StepSampler(sampler, (*transforms, transform))
-
-
-def check_stepwise(sampler: Any) -> None:
-    """Raise ValueError, with the fix, for a sampler that keeps no x between its steps."""
-    function = getattr(sampler, "sampler_function", None)
-    name = getattr(function, "__name__", type(sampler).__name__)
-    name = name.removeprefix("sample_").removesuffix("_gpu")
-    if name not in STEPWISE:
-        raise ValueError(
-            f"the sampler '{name}' gives no access to its picture between steps: "
-            "choose euler, ddim, dpmpp_2m or another one-call sampler"
-        )
+    if isinstance(sampler, StepSampler):
+        return StepSampler(sampler.inner, (*sampler.transforms, transform))
+    return StepSampler(sampler, (transform,))
 
 
 class StepSampler(KSAMPLER):
     """A host sampler with transforms of x at the start of its steps."""
 
     def __init__(self, inner: KSAMPLER, transforms: tuple[Transform, ...]):
-        super().__init__(inner.sampler_function, inner.extra_options, inner.inpaint_options)
+        self.access = access(inner)
+        self.inner = inner
         self.transforms = transforms
+        super().__init__(_only_by_sample, inner.extra_options, inner.inpaint_options)
 
     def sample(
         self, model_wrap, sigmas, extra_args, callback, noise, latent_image=None, *args, **kwargs
     ) -> Tensor:
         steps = Steps(model_wrap.inner_model.model_sampling, sigmas, noise, latent_image)
-        function = self.sampler_function
+        function = self.inner.sampler_function
 
-        def stepped(model, x, sigmas, **options):
-            return function(_SteppedModel(model, steps, self.transforms), x, sigmas, **options)
+        def stepped(model, x, sigmas, callback=None, **options):
+            stepped_model = _SteppedModel(model, steps, self)
+            out = function(
+                stepped_model, x, sigmas, callback=stepped_model.checked(callback), **options
+            )
+            stepped_model.check_end()
+            return out
 
         inner = KSAMPLER(stepped, self.extra_options, self.inpaint_options)
         return inner.sample(
@@ -114,40 +83,70 @@ class StepSampler(KSAMPLER):
         )
 
 
-class _SteppedModel:
-    """The denoiser that a sampler function calls; edits its x at the start of each step."""
+def _only_by_sample(*args: Any, **kwargs: Any) -> Tensor:
+    """In place of the inner function, which other packs' samplers would run without transforms."""
+    raise ValueError(
+        "a sampler with a Skip Residual can't be run inside another pack's sampler: connect "
+        "Skip Residual straight to the node that samples"
+    )
 
-    def __init__(self, model: Any, steps: Steps, transforms: tuple[Transform, ...]):
+
+class _SteppedModel:
+    """The denoiser that a sampler function calls; changes its x once in each step."""
+
+    def __init__(self, model: Any, steps: Steps, sampler: StepSampler):
         self._model = model
         self._steps = steps
-        self._transforms = transforms
-        self._next = 0
+        self._access: Access = sampler.access
+        self._transforms = sampler.transforms
+        self._options = sampler.extra_options
+        self._step = -1
+        self._call = 0  # calls made of this step
+        self._calls = 0  # calls that it has
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
 
     def __call__(self, x: Tensor, sigma: Tensor, **kwargs: Any) -> Tensor:
-        if self._starts_step(float(sigma.flatten()[0])):
+        sigmas = self._steps.sigmas
+        if self._call == self._calls:
+            self._step, self._call = self._step + 1, 0
+            self._expect(self._step < len(sigmas) - 1)
+            self._calls = self._access.calls(sigmas, self._step, self._options)
+        self._call += 1
+        if self._call == (self._calls if self._access.last else 1):
+            # Half precision rounds sigmas a little, and SDE samplers of flow models begin just
+            # below the first one.
+            given, expected = float(sigma.flatten()[0]), float(sigmas[self._step])
+            self._expect(math.isclose(given, expected, rel_tol=1e-2))
             new = x
             for transform in self._transforms:
-                new = transform(new, self._next, self._steps)
+                new = transform(new, self._step, self._steps)
             # In place: the sampler goes on from its own x, not from what the model was given.
             x.copy_(new)
-            self._next += 1
-        elif self._next == 0:
-            raise ValueError(
-                "the sampler does not start its steps at the given sigmas: set s_churn to 0"
-            )
         return self._model(x, sigma, **kwargs)
 
-    def _starts_step(self, sigma: float) -> bool:
-        """Is this call the next step's first? Half precision rounds sigmas a little, and SDE
-        samplers of flow models begin just below the first one."""
-        sigmas = self._steps.sigmas
-        if self._next >= len(sigmas) - 1:
-            return False
-        tolerance = 2e-3 if self._next == 0 else 1e-3
-        return math.isclose(sigma, float(sigmas[self._next]), rel_tol=tolerance)
+    def checked(self, callback: Callable[[dict], None] | None) -> Callable[[dict], None]:
+        """The callback, which samplers call after the first model call of each step."""
+
+        def check(info: dict) -> None:
+            self._expect((info["i"], 1) == (self._step, self._call))
+            if callback is not None:
+                callback(info)
+
+        return check
+
+    def check_end(self) -> None:
+        """Every step must have had its transform."""
+        self._expect(self._step == len(self._steps.sigmas) - 2 and self._call == self._calls)
+
+    def _expect(self, known: bool) -> None:
+        if not known:
+            raise ValueError(
+                "the sampler's steps are not those that HiRes Fusion knows of it, so its picture "
+                "can't be changed between them: leave its options at their defaults, or choose "
+                "euler"
+            )
 
 
 def skip_residual(cosine_scale_1: float) -> Transform:

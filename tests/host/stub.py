@@ -64,14 +64,19 @@ def sample(
     negative=None,
     scheduler: str = "ddim_uniform",
     noise: Tensor | None = None,
+    sigmas: Tensor | None = None,
     **options,
 ) -> Tensor:
-    """One run of the host's CFGGuider, with noise from the seed; the finished LATENT samples."""
+    """One run of the host's CFGGuider, with noise from the seed; the finished LATENT samples.
+
+    `sigmas` replaces those of scheduler and steps.
+    """
     guider = comfy.samplers.CFGGuider(model)
     guider.set_conds(positive or cond(1.0), negative or cond(-1.0))
     guider.set_cfg(cfg)
-    sampling = model.get_model_object("model_sampling")
-    sigmas = comfy.samplers.calculate_sigmas(sampling, scheduler, steps)
+    if sigmas is None:
+        sampling = model.get_model_object("model_sampling")
+        sigmas = comfy.samplers.calculate_sigmas(sampling, scheduler, steps)
     if isinstance(sampler, str):
         sampler = comfy.samplers.sampler_object(sampler)
     if noise is None:

@@ -13,7 +13,7 @@ from hires_fusion.fusion_ops.filters import match_statistics
 from hires_fusion.fusion_ops.upsample import resize
 from hires_fusion.sampling.denoiser import add_views
 from hires_fusion.sampling.plan import DilatedViews, LocalViews
-from hires_fusion.sampling.steps import STEPWISE, between_steps, skip_residual
+from hires_fusion.sampling.steps import between_steps, skip_residual
 
 from .demofusion_reference import demofusion
 from .stub import cond, patcher, sample
@@ -103,42 +103,6 @@ def test_a_skip_residual_that_never_lets_go_follows_the_reference():
     scaled = latent * model.model.latent_format.scale_factor
     for x, sigma in seen:  # with an exponent of 0 every step starts at the reference itself
         assert torch.allclose(x, scaled + sigma * noise, atol=1e-5)
-
-
-@pytest.mark.parametrize("kind", ["EPS", "FLOW"])
-@pytest.mark.parametrize("name", sorted(STEPWISE))
-def test_every_allowed_sampler_goes_on_from_the_changed_picture(name, kind):
-    steps, changed = 5, noise_for((1, 4, 8, 8), 2)
-    applied = []
-
-    def replace(x, step, run):
-        applied.append(step)
-        return changed.clone() if step == steps - 1 else x
-
-    def halved(x, sigma, conds):
-        return 0.5 * x
-
-    sampler = between_steps(comfy.samplers.sampler_object(name), replace)
-    scheduler = "simple"  # ddim_uniform is not made for flow models
-    model = patcher(halved, kind=kind)
-    options = {"steps": steps, "cfg": 1.0, "scheduler": scheduler}
-    latent = noise_for((1, 4, 8, 8), 1)
-    out = sample(model, latent, sampler=sampler, **options)
-    assert applied == list(range(steps))
-    last = out * model.model.latent_format.scale_factor
-    if name in ("lms", "ipndm", "ipndm_v", "deis"):  # the last step still uses older slopes
-        free = sample(patcher(halved, kind=kind), latent, sampler=name, **options)
-        assert not torch.allclose(out, free)
-    else:
-        assert torch.allclose(last, 0.5 * changed, atol=1e-4)
-
-
-@pytest.mark.parametrize(
-    "name", ["heun", "heunpp2", "dpm_2_ancestral", "dpm_fast", "dpm_adaptive", "uni_pc"]
-)
-def test_other_samplers_are_refused_with_the_fix(name):
-    with pytest.raises(ValueError, match="choose euler"):
-        with_skip_residual(name)
 
 
 def test_transforms_add_up():

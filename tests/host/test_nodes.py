@@ -182,7 +182,7 @@ def test_a_target_in_pixels(run):
     [
         ({"stages": "2 3"}, "JSON"),
         ({"stages": '[{"scale": 2, "lift": "pixel bicubic"}]'}, "connect a VAE"),
-        ({"sampler_name": "heun"}, "choose euler"),
+        ({"sampler_name": "uni_pc"}, "choose euler"),
         ({"stages": '[{"scale": 2}, {"scale": 3, "stride": 99}]'}, "stride between"),
         ({"long_side": 32}, "larger than the native"),
     ],
