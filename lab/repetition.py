@@ -66,7 +66,7 @@ def demofusion(session: Session, prompt: str, seed: int, scale: int) -> Tensor:
 
     native = latent = session.sample(prompt, torch.zeros(1, 4, NATIVE, NATIVE), seed)
     for number, stage in enumerate(plan_stages("DemoFusion", scale), 2):
-        model = add_views(session.model, local=LocalViews(stride=stage.stride))
+        model = add_views(session.model, local=LocalViews(stride=stage.stride_cells(NATIVE)))
         model = add_views(
             model,
             dilated=DilatedViews(0, stage.cosine_scale_2, stage.cosine_scale_3, stage.sigma),

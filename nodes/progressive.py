@@ -9,11 +9,9 @@ from comfy_api.latest import io
 from comfy_execution.graph_utils import GraphBuilder
 
 from ..fusion_ops.stages import PRESETS, Stage, plan_stages, stage_size
-from ..fusion_ops.windows import check_windows
 from ..sampling import conditioning
 from ..sampling.latents import cell_pixels, native_cells
 from ..sampling.lift import check_latent
-from ..sampling.plan import LocalViews
 from ..sampling.samplers import access
 from .dilated import native_input
 from .latents import MOST_LATENTS
@@ -110,6 +108,16 @@ class ProgressiveUpscale(io.ComfyNode):
                     )
                 ),
                 native_input(),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=0.01,
+                    max=1.0,
+                    step=0.01,
+                    optional=True,
+                    tooltip="Share of its steps that each stage runs. 1 is as published; lower "
+                    "keeps more of the picture, as for a photograph.",
+                ),
             ],
             outputs=[
                 io.Latent.Output(display_name="latent", tooltip="The finished picture."),
@@ -162,14 +170,14 @@ def expand_stages(
         scale = long_side / (max(first) * cell_pixels(model.model))
     plan = plan_stages(preset, scale, stages or "")
     cells = native_cells(model.model, native)
-    check_plan(plan, cells, vae, settings)
+    check_plan(plan, vae, settings)
 
     settings |= {"native": native, "window": cells if native else 0}
     settings |= {name: wires[name] for name in ("model", "positive", "negative")}
     graph = GraphBuilder()
     finished = [wires["samples"]]
     for number, stage in enumerate(plan, 2):
-        builder = StageBuilder(graph, stage, number)
+        builder = StageBuilder(graph, stage, number, cells)
         lifted = builder.lift(finished[-1], stage_size(first, stage.scale), wires.get("vae"))
         sampled = builder.sample(lifted, **settings)
         finished.append(builder.match(sampled, reference=finished[0]))
@@ -179,15 +187,13 @@ def expand_stages(
     return io.NodeOutput(finished[-1], listed.out(0), expand=graph.finalize())
 
 
-def check_plan(plan: list[Stage], native: int, vae: Any, settings: dict[str, Any]) -> None:
+def check_plan(plan: list[Stage], vae: Any, settings: dict[str, Any]) -> None:
     """Raise ValueError, with the fix, for what a stage would refuse after others have run."""
     if len(plan) >= MOST_LATENTS:
         raise ValueError(f"{len(plan)} stages: list at most {MOST_LATENTS - 1}")
     if vae is None and any(stage.lift.startswith("pixel") for stage in plan):
         raise ValueError("a stage has a pixel lift: connect a VAE, or lift it in latent space")
     for stage in plan:
-        if stage.tiled:
-            check_windows(*LocalViews(stride=stage.stride).sizes(native))
         if stage.skip_residual:
             access(comfy.samplers.sampler_object(settings["sampler_name"]))
     if any(stage.tiled or stage.dilated for stage in plan):
@@ -201,12 +207,14 @@ class StageBuilder:
     Args:
         number: counts stages, the native one being 1. It names the nodes and makes the stage's
             seed, so that a stage stays the same, and cached, whatever follows it.
+        cells: native side of the model.
     """
 
-    def __init__(self, graph: GraphBuilder, stage: Stage, number: int):
+    def __init__(self, graph: GraphBuilder, stage: Stage, number: int, cells: int):
         self.graph = graph
         self.stage = stage
         self.number = number
+        self.cells = cells
 
     def node(self, class_type: str, **inputs: Any) -> list:
         """The first output of a new node."""
@@ -241,6 +249,7 @@ class StageBuilder:
         native: int,
         window: int,
         view_batch_size: int = 0,
+        strength: float = 1.0,
     ) -> list:
         """Noise a lifted latent and sample it again."""
         stage = self.stage
@@ -249,7 +258,7 @@ class StageBuilder:
                 "HRF_TiledDiffusion",
                 model=model,
                 window=window,
-                stride=stage.stride,
+                stride=stage.stride_cells(self.cells),
                 jitter=stage.jitter,
                 weights="uniform",
                 view_batch_size=view_batch_size,
@@ -273,7 +282,8 @@ class StageBuilder:
         sigmas = self.node(
             "BasicScheduler", model=model, scheduler=scheduler, steps=whole, denoise=1.0
         )
-        if skipped := min(round(whole * stage.start), whole - 1):
+        start = stage.start + (1 - stage.start) * (1 - strength)
+        if skipped := min(round(whole * start), whole - 1):
             split = self.graph.node(
                 "SplitSigmas", id=f"stage_{self.number}_SplitSigmas", sigmas=sigmas, step=skipped
             )

@@ -183,7 +183,7 @@ def test_a_target_in_pixels(run):
         ({"stages": "2 3"}, "JSON"),
         ({"stages": '[{"scale": 2, "lift": "pixel bicubic"}]'}, "connect a VAE"),
         ({"sampler_name": "uni_pc"}, "choose euler"),
-        ({"stages": '[{"scale": 2}, {"scale": 3, "stride": 99}]'}, "stride between"),
+        ({"stages": '[{"scale": 2}, {"scale": 3, "stride": 99}]'}, "stride must be"),
         ({"long_side": 32}, "larger than the native"),
     ],
 )

@@ -91,6 +91,12 @@ def test_presets_plan_every_whole_number():
     assert all(plan_stages(name, 2.0) for name in PRESETS)
 
 
+def test_windows_of_a_preset_fit_any_native_size():
+    (turbo,), (published,) = PRESETS["DemoFusion-Turbo"], PRESETS["DemoFusion"]
+    assert [turbo.stride_cells(n) for n in (128, 64, 32)] == [96, 48, 24]
+    assert [published.stride_cells(n) for n in (128, 64, 1)] == [64, 32, 1]
+
+
 def test_listed_stages_take_the_preset_for_what_they_leave_out():
     plan = plan_stages("DemoFusion", 9, '[{"scale": 2}, {"scale": 4, "start": 0.3, "cfg": 4}]')
     assert [s.scale for s in plan] == [2, 4]
@@ -109,6 +115,7 @@ def test_listed_stages_take_the_preset_for_what_they_leave_out():
         ('[{"scale": true}]', "a number"),
         ('[{"scale": 2, "steps": 2.5}]', "whole number"),
         ('[{"scale": 2, "start": 1}]', "0 to 0.99"),
+        ('[{"scale": 2, "stride": 64}]', "0.01 to 1"),
         ('[{"scale": 2, "lift": "magic"}]', "latent bicubic"),
         ('[{"scale": 2, "tiled": 1}]', "true or false"),
     ],
