@@ -14,8 +14,8 @@ from hires_fusion.fusion_ops.upsample import resize
 from hires_fusion.sampling.denoiser import add_views
 from hires_fusion.sampling.plan import DilatedViews, LocalViews
 from hires_fusion.sampling.steps import between_steps, skip_residual
+from lab.reference import demofusion
 
-from .demofusion_reference import demofusion
 from .stub import cond, patcher, sample
 
 WINDOW, STRIDE, STEPS, SEED = 16, 8, 6, 3
