@@ -34,6 +34,7 @@ class Stage:
         cosine_scale_2: decay of the dilated views' share.
         cosine_scale_3: decay of the blur.
         sigma: largest blur in cells.
+        interaction: dilated views exchange cells, as in AccDiffusion.
     """
 
     scale: float | None = None
@@ -51,6 +52,7 @@ class Stage:
     cosine_scale_2: float = 1.0
     cosine_scale_3: float = 1.0
     sigma: float = 0.8
+    interaction: bool = False
 
     def stride_cells(self, window: int) -> int:
         """Distance of windows of so many cells."""
@@ -160,6 +162,7 @@ def _check_value(name: str, value: Any, number: int) -> None:
         raise ValueError(f"stage {number}: {name} must be true or false")
 
 
-def stage_size(native: tuple[int, int], scale: float) -> tuple[int, int]:
-    """(height, width) in cells of a stage."""
-    return round(native[0] * scale), round(native[1] * scale)
+def stage_size(native: tuple[int, int], scale: float, align: int = 1) -> tuple[int, int]:
+    """(height, width) in cells of a stage, the nearest multiples of `align` (a model's patch)."""
+    height, width = (max(round(side * scale / align), 1) * align for side in native)
+    return height, width

@@ -10,7 +10,7 @@ from comfy_execution.graph_utils import GraphBuilder
 
 from ..fusion_ops.stages import PRESETS, Stage, plan_stages, stage_size
 from ..sampling import conditioning
-from ..sampling.latents import cell_pixels, native_cells
+from ..sampling.latents import cell_pixels, native_cells, patch_cells
 from ..sampling.lift import check_latent
 from ..sampling.samplers import access
 from .dilated import native_input
@@ -178,7 +178,8 @@ def expand_stages(
     finished = [wires["samples"]]
     for number, stage in enumerate(plan, 2):
         builder = StageBuilder(graph, stage, number, cells)
-        lifted = builder.lift(finished[-1], stage_size(first, stage.scale), wires.get("vae"))
+        size = stage_size(first, stage.scale, patch_cells(model.model))
+        lifted = builder.lift(finished[-1], size, wires.get("vae"))
         sampled = builder.sample(lifted, **settings)
         finished.append(builder.match(sampled, reference=finished[0]))
     listed = graph.node(
@@ -271,6 +272,7 @@ class StageBuilder:
                 cosine_scale_2=stage.cosine_scale_2,
                 cosine_scale_3=stage.cosine_scale_3,
                 sigma=stage.sigma,
+                interaction=stage.interaction,
                 native=native,
             )
         sampler = self.node("KSamplerSelect", sampler_name=sampler_name)

@@ -132,3 +132,4 @@ def test_a_scale_that_enlarges_nothing_is_refused():
 
 def test_stage_sizes_round_to_cells():
     assert stage_size((32, 21), 1.5) == (48, 32)
+    assert stage_size((32, 22), 1.3, align=2) == (42, 28)
