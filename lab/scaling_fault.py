@@ -36,7 +36,7 @@ NATIVE_STEPS = 25  # of the native picture, the same for all: only the phases af
 
 def shifts(size: tuple[int, int], seed: int):
     """Random shifts of the windows by noise level, as the pack draws them."""
-    from hires_fusion.fusion_ops.views import windows
+    from hires_fusion.fusion_ops.windows import windows
 
     still = windows(size, NATIVE, STRIDE)
 
