@@ -3,7 +3,9 @@
 A small convolutional net looks at the picture reduced to 256 px. On a grid of 4 px cells it marks
 the kind and the colour of what each cell belongs to, and the *core* of each object (the middle half
 of its box). Cores do not touch where objects do, so connected cores are counted, and each takes the
-object cells nearest to it.
+object cells nearest to it. A model draws less cleanly than the renderer that the net learned from,
+and leaves the bands of a lighthouse or the sails of a boat apart: so what has one colour and lies
+close together is joined. Objects of one colour that touch are therefore counted as one.
 
 `python -m lab.counter train` trains it, `python -m lab.counter measure` tells how often it is
 right.
@@ -11,6 +13,7 @@ right.
 
 from __future__ import annotations
 
+import itertools
 import sys
 from dataclasses import dataclass
 from functools import lru_cache
@@ -29,6 +32,8 @@ LONG_SIDE = 256
 STRIDE = 4
 MIN_CORE = 1.2  # cells: the sum of the core's probabilities
 MIN_AREA = 6  # cells; less is a speck, or the visible rest of a hidden object
+NEAR = 0.35  # of the smaller part's size: parts of one colour that near are of one object
+BAND = 0.8  # of the narrower part's width: how much bands of a tower overlap, and their distance
 
 
 @dataclass(frozen=True)
@@ -121,14 +126,13 @@ def _read(kind: np.ndarray, colour: np.ndarray, core: np.ndarray) -> list[Found]
             here == 0, return_distances=False, return_indices=True
         )
         owner[inside] = here[tuple(near)][inside]
+    parts = [owner == index for index in np.unique(owner[owner > 0])]
+    parts = [cells for cells in parts if cells.sum() >= MIN_AREA]
+    tints = [int(colour[:, cells].sum(1).argmax()) for cells in parts]
     found = []
-    for index in np.unique(owner[owner > 0]):
-        cells = owner == index
-        if (area := int(cells.sum())) < MIN_AREA:
-            continue
+    for cells, tint in _joined(parts, tints, pieces):
         rows, cols = np.nonzero(cells)
         which = int(kind[1:, cells].sum(1).argmax())
-        tint = int(colour[:, cells].sum(1).argmax())
         box = (
             cols.min() / width,
             rows.min() / height,
@@ -139,11 +143,47 @@ def _read(kind: np.ndarray, colour: np.ndarray, core: np.ndarray) -> list[Found]
             Found(
                 KINDS[which],
                 COLOURS[tint],
-                area / (height * width),
+                int(cells.sum()) / (height * width),
                 tuple(float(side) for side in box),
             )
         )
     return sorted(found, key=lambda item: -item.area)
+
+
+def _joined(
+    parts: list[np.ndarray], tints: list[int], pieces: np.ndarray
+) -> list[tuple[np.ndarray, int]]:
+    """Parts of one colour joined to the objects that they are parts of: (cells, colour)."""
+    objects = list(zip(parts, tints, strict=True))
+    pairs = True
+    while pairs:
+        pairs = [
+            (i, j)
+            for (i, a), (j, b) in itertools.combinations(enumerate(objects), 2)
+            if a[1] == b[1] and _belong_together(a[0], b[0], pieces)
+        ]
+        if pairs:
+            i, j = pairs[0]
+            objects[i] = (objects[i][0] | objects[j][0], objects[i][1])
+            objects.pop(j)
+    return objects
+
+
+def _belong_together(a: np.ndarray, b: np.ndarray, pieces: np.ndarray) -> bool:
+    """In one piece, closer than NEAR of their size, or one above the other like a tower's bands."""
+    if np.intersect1d(pieces[a], pieces[b]).size:
+        return True
+    gap = ndimage.distance_transform_cdt(~a)[b].min() - 1
+    if gap <= NEAR * min(a.sum(), b.sum()) ** 0.5:
+        return True
+    (rows_a, cols_a), (rows_b, cols_b) = (
+        ndimage.find_objects(part.astype(int))[0] for part in (a, b)
+    )
+    widths = [cols.stop - cols.start for cols in (cols_a, cols_b)]
+    shared = min(cols_a.stop, cols_b.stop) - max(cols_a.start, cols_b.start)
+    above = max(rows_a.start, rows_b.start) - min(rows_a.stop, rows_b.stop)
+    alike = min(widths) >= 0.4 * max(widths) and shared >= BAND * min(widths)
+    return alike and above <= BAND * min(widths)
 
 
 @torch.inference_mode()

