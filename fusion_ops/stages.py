@@ -11,6 +11,8 @@ import math
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from .windows import BORDERS
+
 LIFTS = ("latent bicubic", "pixel bicubic", "pixel lanczos")
 
 
@@ -26,6 +28,7 @@ class Stage:
         cfg: guidance scale, None for the node's.
         tiled: sample through windows (MultiDiffusion).
         jitter: shift the windows at random.
+        border: jittered windows at the edge, see `fusion_ops.windows.windows`.
         dilated: add dilated global views.
         skip_residual: follow the upsampled picture (needs steps, so a start below 1).
         match: give the result the mean and deviation of the native latent.
@@ -44,6 +47,7 @@ class Stage:
     cfg: float | None = None
     tiled: bool = True
     jitter: bool = True
+    border: str = "clamp"
     dilated: bool = True
     skip_residual: bool = True
     match: bool = True
@@ -146,6 +150,7 @@ LIMITS = {
     "sigma": (0.01, 100),
 }
 WHOLE = ("steps",)
+CHOICES = {"lift": LIFTS, "border": BORDERS}
 
 
 def _check_value(name: str, value: Any, number: int) -> None:
@@ -155,9 +160,9 @@ def _check_value(name: str, value: Any, number: int) -> None:
         if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
             kind = "a whole number" if name in WHOLE else "a number"
             raise ValueError(f"stage {number}: {name} must be {kind} from {low} to {high}")
-    elif name == "lift":
-        if value not in LIFTS:
-            raise ValueError(f"stage {number}: lift must be one of {', '.join(LIFTS)}")
+    elif name in CHOICES:
+        if value not in CHOICES[name]:
+            raise ValueError(f"stage {number}: {name} must be one of {', '.join(CHOICES[name])}")
     elif not isinstance(value, bool):
         raise ValueError(f"stage {number}: {name} must be true or false")
 

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 ALL = slice(None)
-BORDERS = ("zero", "clamp")
+BORDERS = ("clamp", "zero")
 WINDOW_WEIGHTS = ("uniform", "gaussian", "cosine")
 
 
@@ -85,7 +85,7 @@ def windows(
     window: int,
     stride: int,
     rng: random.Random | None = None,
-    border: str = "zero",
+    border: str = "clamp",
     align: int = 1,
 ) -> tuple[Window, ...]:
     """MultiDiffusion's windows over a canvas, row by row (arXiv 2302.08113; DemoFusion 3.2).
@@ -95,8 +95,8 @@ def windows(
         window: side of a window; a shorter canvas side gets windows of its own length.
         stride: distance of windows, 1..window.
         rng: draws a shift for every window, 0 without.
-        border: "zero" lets windows at the edge move out over it, as published (they see zeros
-            there); "clamp" keeps every window inside the canvas.
+        border: "clamp" keeps every window inside the canvas; "zero" lets windows at the edge move
+            out over it, as published (they see zeros there, and draw a rim).
         align: shifts are multiples of it, and with a window and stride that are, so are all
             places, but for windows at the far edge of a canvas that is none.
     """
@@ -121,7 +121,7 @@ def windows(
     return tuple(found)
 
 
-def check_windows(window: int, stride: int, border: str = "zero") -> None:
+def check_windows(window: int, stride: int, border: str = "clamp") -> None:
     """Raise ValueError, with the fix, for a window and stride that cannot cover a canvas."""
     if window < 1 or not 1 <= stride <= window:
         raise ValueError(

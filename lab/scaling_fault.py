@@ -42,7 +42,7 @@ def shifts(size: tuple[int, int], seed: int):
 
     def draw(sigma: float) -> list[tuple[int, int]]:
         rng = random.Random(f"{seed}/{sigma:.6e}")
-        moved = windows(size, NATIVE, STRIDE, rng)
+        moved = windows(size, NATIVE, STRIDE, rng, "zero")
         return [(a.top - b.top, a.left - b.left) for a, b in zip(moved, still, strict=True)]
 
     return draw

@@ -263,6 +263,7 @@ class StageBuilder:
                 jitter=stage.jitter,
                 weights="uniform",
                 view_batch_size=view_batch_size,
+                border=stage.border,
             )
         if stage.dilated:
             model = self.node(

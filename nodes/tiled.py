@@ -56,10 +56,11 @@ class TiledDiffusion(io.ComfyNode):
                     io.Combo.Input(
                         "border",
                         options=list(BORDERS),
-                        default="zero",
+                        default="clamp",
                         optional=True,
-                        tooltip="Windows at the edge with jitter: 'zero' moves them out over the "
-                        "edge, where they see zeros (as published); 'clamp' keeps them inside.",
+                        tooltip="Windows at the edge with jitter: 'clamp' keeps them inside; "
+                        "'zero' moves them out over the edge, where they see zeros (as "
+                        "published), which may leave a dark rim.",
                     )
                 ),
                 advanced(
@@ -86,7 +87,7 @@ class TiledDiffusion(io.ComfyNode):
         jitter,
         weights,
         view_batch_size,
-        border="zero",
+        border="clamp",
         crop="position",
     ) -> io.NodeOutput:
         local = LocalViews(window, stride, jitter, weights, border, crop)

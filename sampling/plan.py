@@ -29,7 +29,7 @@ class LocalViews:
     stride: int = 0
     jitter: bool = True
     weights: str = "uniform"
-    border: str = "zero"
+    border: str = "clamp"
     crop: str = "position"
 
     def sizes(self, native: int, align: int = 1) -> tuple[int, int]:

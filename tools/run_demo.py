@@ -32,7 +32,6 @@ PANELS = {
     "multidiffusion": "MultiDiffusion alone",
     "final": "DemoFusion",
 }
-PANEL_SIDE = 640
 STAGE = re.compile(r"stage[ _]?(\d+)")
 
 
@@ -125,19 +124,27 @@ def seconds_by_label(prompt: dict, result: Result) -> dict[str, float]:
     return total
 
 
-def save_pictures(server: Server, prompt: dict, result: Result) -> dict[str, Path]:
-    """Save what each SaveImage node made as <its title>.png; title -> path."""
-    for old in OUT.glob("*.png"):
-        old.unlink()
-    saved: dict[str, Path] = {}
+def pictures_of(server: Server, prompt: dict, result: Result) -> dict[str, Image.Image]:
+    """What each SaveImage node made, by its title."""
+    found: dict[str, Image.Image] = {}
     for node in nodes_where(prompt, kind="SaveImage"):
         files = result.files(node)
         for i, file in enumerate(files, 1):
             title = title_of(prompt, node) + (f" {i}" if len(files) > 1 else "")
-            saved[title] = OUT / (re.sub(r"[^\w .-]", "_", title) + ".png")
-            # Through Pillow: drops the workflow that the host writes into each file's metadata,
-            # which repeats itself in every picture; server.log's neighbour prompt.json keeps it.
-            Image.open(io.BytesIO(fetch(server, file))).save(saved[title])
+            found[title] = Image.open(io.BytesIO(fetch(server, file)))
+    return found
+
+
+def save_pictures(pictures: dict[str, Image.Image]) -> dict[str, Path]:
+    """Save them as <title>.png; title -> path."""
+    for old in OUT.glob("*.png"):
+        old.unlink()
+    saved: dict[str, Path] = {}
+    for title, picture in pictures.items():
+        saved[title] = OUT / (re.sub(r"[^\w .-]", "_", title) + ".png")
+        # Drops the workflow that the host writes into each file's metadata, which repeats itself
+        # in every picture; server.log's neighbour prompt.json keeps it.
+        picture.save(saved[title])
     return saved
 
 
@@ -145,18 +152,22 @@ def compare(pictures: dict[str, Path]) -> Image.Image | None:
     """The methods side by side, each labelled; None if a picture is missing."""
     if not PANELS.keys() <= pictures.keys():
         return None
-    images = {title: Image.open(pictures[title]).convert("RGB") for title in PANELS}
-    large = images["final"].size
-    shrink = min(1.0, PANEL_SIDE / max(large))
-    side = (round(large[0] * shrink), round(large[1] * shrink))
+    return panels({name: Image.open(pictures[title]) for title, name in PANELS.items()})
+
+
+def panels(images: dict[str, Image.Image], largest: int = 640) -> Image.Image:
+    """Pictures side by side at the size of the last one (or `largest`), with names and sizes."""
+    *_, last = images.values()
+    shrink = min(1.0, largest / max(last.size))
+    side = (round(last.width * shrink), round(last.height * shrink))
     gap, bar = 8, 40
-    font = ImageFont.load_default(24)
-    sheet = Image.new("RGB", (4 * side[0] + 5 * gap, side[1] + bar + gap), "white")
+    font = ImageFont.load_default(24 * side[0] // 640 + 4)
+    sheet = Image.new("RGB", (len(images) * (side[0] + gap) + gap, side[1] + bar + gap), "white")
     draw = ImageDraw.Draw(sheet)
-    for i, (title, image) in enumerate(images.items()):
+    for i, (name, image) in enumerate(images.items()):
         x = gap + i * (side[0] + gap)
-        sheet.paste(image.resize(side, Image.Resampling.LANCZOS), (x, bar))
-        text = f"{PANELS[title]}, {image.width} x {image.height}"  # Pillow's font has no ×
+        sheet.paste(image.convert("RGB").resize(side, Image.Resampling.LANCZOS), (x, bar))
+        text = f"{name}, {image.width} x {image.height}"  # Pillow's font has no ×
         draw.text((x + side[0] / 2, bar / 2), text, "black", font, anchor="mm")
     return sheet
 
@@ -177,7 +188,7 @@ def draw_demo(text: str | None, seed: int | None, scale: float | None) -> None:
         finally:
             bars.close()
         result.raise_for_error()
-        pictures = save_pictures(server, prompt, result)
+        pictures = save_pictures(pictures_of(server, prompt, result))
     (OUT / "prompt.json").write_text(json.dumps(prompt, indent=2, ensure_ascii=False) + "\n")
     sheet = compare(pictures)
     if sheet is not None:

@@ -36,8 +36,9 @@ def noise_for(shape, seed):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
+@pytest.mark.parametrize("border", windows.BORDERS)
 @pytest.mark.parametrize("native", [(16, 16), (16, 13)])
-def test_three_stages_equal_the_plain_loop(native):
+def test_three_stages_equal_the_plain_loop(native, border):
     model = patcher(textured)
     first = noise_for((1, 4, *native), 0) * 0.7 + 0.1
     scale_factor = model.model.latent_format.scale_factor
@@ -47,7 +48,7 @@ def test_three_stages_equal_the_plain_loop(native):
 
     ours, latent = [], first / scale_factor
     for index, (size, noise) in enumerate(zip(sizes, noises, strict=True)):
-        viewed = add_views(model, local=LocalViews(WINDOW, STRIDE))
+        viewed = add_views(model, local=LocalViews(WINDOW, STRIDE, border=border))
         viewed = add_views(viewed, dilated=DilatedViews(scales[index]))
         out = sample(
             viewed,
@@ -68,7 +69,7 @@ def test_three_stages_equal_the_plain_loop(native):
     def shifts(index):
         def draw(sigma):
             rng = random.Random(f"{SEED + index}/{sigma:.6e}")
-            places = windows.windows(sizes[index], WINDOW, STRIDE, rng)
+            places = windows.windows(sizes[index], WINDOW, STRIDE, rng, border)
             still = windows.windows(sizes[index], WINDOW, STRIDE)
             return [(a.top - b.top, a.left - b.left) for a, b in zip(places, still, strict=True)]
 
