@@ -156,6 +156,11 @@ class Refinement(NamedTuple):
     steps: int
     rho: float
 
+    @property
+    def run_steps(self) -> int:
+        """The steps that img2img runs, 1 or more, as diffusers rounds them."""
+        return max(1, int(self.steps * self.strength))
+
 
 def cadr(score: float) -> Refinement:
     """CritiFusion's settings for a picture that fits its prompt by `score`, 0..100.

@@ -6,9 +6,11 @@ The next node: write a file like `skip_residual.py`, add its class to NODES, giv
 
 from .demo_model import LoadDemoModel
 from .dilated import DilatedSampling
+from .fusers import AdaptiveGlobalFusion, DynamicSpatialFusion
 from .latents import DiffuseLatent, LatentList, MatchStatistics, StageList, UpsampleLatent
 from .progressive import ProgressiveUpscale
 from .skip_residual import SkipResidual
+from .spec_fusion import Cadr, SpecFusion
 from .tiled import TiledDiffusion
 from .view_prompts import ViewPrompts
 
@@ -22,6 +24,10 @@ NODES = [
     DiffuseLatent,
     MatchStatistics,
     LatentList,
+    AdaptiveGlobalFusion,
+    DynamicSpatialFusion,
+    SpecFusion,
+    Cadr,
     StageList,
     ProgressiveUpscale,
 ]

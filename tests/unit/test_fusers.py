@@ -259,3 +259,4 @@ def test_cadr():
     assert sp.cadr(60) == pytest.approx((0.192, 4.16, 22, 0.70))  # 21.6 steps, rounded
     assert sp.cadr(200) == sp.cadr(100)
     assert isinstance(sp.cadr(60).steps, int)
+    assert sp.cadr(60).run_steps == 4 and sp.cadr(100).run_steps == 1
