@@ -6,14 +6,17 @@ The next node: write a file like `skip_residual.py`, add its class to NODES, giv
 picture.
 """
 
+from .attentive_guidance import AttentiveGuidance
 from .demo_model import LoadDemoModel
 from .dilated import DilatedSampling
 from .fusers import AdaptiveGlobalFusion, DynamicSpatialFusion
 from .latents import DiffuseLatent, LatentList, MatchStatistics, StageList, UpsampleLatent
 from .progressive import ProgressiveUpscale
+from .schedule import InitRateSigmas, NativeLatent
 from .skip_residual import SkipResidual
 from .spec_fusion import Cadr, SpecFusion
 from .tiled import TiledDiffusion
+from .vae_limits import VAELimits
 from .view_prompts import ViewPrompts
 
 NODES = [
@@ -21,7 +24,10 @@ NODES = [
     TiledDiffusion,
     DilatedSampling,
     SkipResidual,
+    AttentiveGuidance,
+    InitRateSigmas,
     ViewPrompts,
+    NativeLatent,
     UpsampleLatent,
     DiffuseLatent,
     MatchStatistics,
@@ -31,5 +37,6 @@ NODES = [
     SpecFusion,
     Cadr,
     StageList,
+    VAELimits,
     ProgressiveUpscale,
 ]
