@@ -27,7 +27,7 @@ from .pack import Session
 from .repetition import ask, is_right
 
 RADIUS = 0.125  # a quarter of the frequencies of each axis is low
-GAINS = ((1.0, 1.0), (1.0, 0.6), (1.0, 1.5), (0.6, 1.0), (1.5, 1.0))
+GAINS = ((1.0, 1.0), (1.0, 0.6), (1.0, 1.5), (0.6, 1.0), (0.6, 0.6), (1.5, 1.0))
 STRENGTH, REFINE_CFG, REFINE_STEPS = 0.74, 12.0, 50  # of CritiFusion's main pipeline
 RINGS = 8
 
