@@ -56,13 +56,19 @@ def guided(session: Session, low: float, high: float):
 def low_from_reference(low_mix: float, until: float):
     """Before each step down to the time `until`, low frequencies of x from the noised base."""
     from hires_fusion.fusion_ops.spectrum import Band, frequency_fusion
+    from hires_fusion.sampling.steps import Transform
 
-    def change(x: Tensor, step: int, steps) -> Tensor:
-        if steps.time(step) < until:
-            return x
-        return frequency_fusion(steps.reference(step), x, Band(RADIUS, low_mix, "gaussian"))
+    band = Band(RADIUS, low_mix, "gaussian")
 
-    return change
+    def begin(steps):
+        def change(x: Tensor, step: int) -> Tensor:
+            if steps.time(step) < until:
+                return x
+            return frequency_fusion(steps.reference(step), x, band)
+
+        return change
+
+    return Transform(begin)
 
 
 def refine(session: Session, prompt: str, base: Tensor, seed: int, transform=None) -> Tensor:
