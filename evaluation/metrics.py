@@ -68,14 +68,15 @@ _DIMENSIONS |= {("FID", ""): 2048, ("sFID", ""): 2023}
 
 def base_name(name: str) -> str:
     """The metric that a figure's name is of: "FID-crop-Lite0" is FID."""
-    return name.removesuffix("-Lite0").removesuffix("-crop").removeprefix("ST-")
+    name = name.removeprefix("ST-")
+    return next((m for m in METRICS if name == m or name.startswith(f"{m}-")), name)
 
 
 def notes(scores: Mapping[str, Score]) -> list[str]:
     """What a reader of these figures has to know."""
     found = []
     for name, score in scores.items():
-        suffix = "-Lite0" if name.endswith("-Lite0") else ""
+        suffix = name.removeprefix(base_name(name)).removeprefix("-crop")
         dimensions = _DIMENSIONS.get((base_name(name), suffix), 0)
         if score.count <= dimensions:
             found.append(
