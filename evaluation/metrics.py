@@ -74,15 +74,18 @@ def base_name(name: str) -> str:
 
 def notes(scores: Mapping[str, Score]) -> list[str]:
     """What a reader of these figures has to know."""
-    found = []
+    biased = []
     for name, score in scores.items():
         suffix = name.removeprefix(base_name(name)).removeprefix("-crop")
         dimensions = _DIMENSIONS.get((base_name(name), suffix), 0)
         if score.count <= dimensions:
-            found.append(
-                f"{name} rests on {score.count} samples for {dimensions} dimensions and is "
-                "biased upwards: compare it only between sets of this size, or trust KID"
-            )
+            biased.append(f"{name} ({score.count} samples for {dimensions} dimensions)")
+    found = []
+    if biased:
+        found.append(
+            f"Biased upwards by few samples: {', '.join(biased)}. Compare them only between sets "
+            "of equal size, or trust KID"
+        )
     if any(name.endswith("-Lite0") for name in scores):
         found.append(
             "-Lite0: EfficientNet-Lite0 features instead of Inception-v3, not comparable with "
