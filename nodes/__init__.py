@@ -8,6 +8,7 @@ picture.
 
 from .demo_model import LoadDemoModel
 from .dilated import DilatedSampling
+from .evaluate import EvaluateImages
 from .latents import DiffuseLatent, LatentList, MatchStatistics, StageList, UpsampleLatent
 from .progressive import ProgressiveUpscale
 from .skip_residual import SkipResidual
@@ -26,4 +27,5 @@ NODES = [
     LatentList,
     StageList,
     ProgressiveUpscale,
+    EvaluateImages,
 ]
