@@ -10,6 +10,9 @@ tells what was computed beside how long it took:
   products in the model's dtype;
 - "outside": share of the time spent outside the model.
 
+Seconds are those of a clock on the wall. TFLOP/s and all shares are, on a CPU, of the process's
+own time, in which other programs on the machine don't count.
+
 Nodes of other packs that the host has, and diffusers, do the same work in the same process after
 ours, because some change the host while they load. Absent ones have a row that says so.
 """
@@ -42,6 +45,7 @@ class Row(NamedTuple):
     """One run of one method; seconds is None where it could not be done, and the note says why.
 
     Attributes:
+        busy: seconds of the device's work: processor time, on a GPU the same as `seconds`.
         stages: seconds of each sampling run in it.
         calls, evaluations: of the model; an evaluation is one latent of a call's batch.
         at_native: every evaluation was of the native size.
@@ -54,6 +58,7 @@ class Row(NamedTuple):
     scale: int
     note: str = ""
     seconds: float | None = None
+    busy: float = 0.0
     stages: tuple[float, ...] = ()
     calls: int = 0
     evaluations: int = 0
@@ -85,8 +90,8 @@ class Limits(NamedTuple):
         """What a row reached of each limit."""
         at_best = row.evaluations * self.native_seconds if row.at_native else None
         return {
-            "of_limit": at_best and at_best / row.seconds,
-            "of_matrix_rate": row.flops / row.seconds / self.matrix_rate,
+            "of_limit": at_best and at_best / row.busy,
+            "of_matrix_rate": row.flops / row.busy / self.matrix_rate,
         }
 
 
@@ -138,18 +143,19 @@ class Bench:
             work(self.session, PROMPT, 7, scale)
             runs.append((*self.meter.stop(started), tuple(self._stages)))
         median = statistics.median_low(run[0] for run in runs)
-        seconds, calls, peak, stages = next(run for run in runs if run[0] == median)
+        seconds, busy, calls, peak, stages = next(run for run in runs if run[0] == median)
         side = self.session.native
         return Row(
             name,
             scale,
             seconds=seconds,
+            busy=busy,
             stages=stages or (seconds,),
             calls=len(calls),
             evaluations=sum(call.shape[0] for call in calls),
             at_native=all(call.shape[-2:] == (side, side) for call in calls),
             flops=self.meter.flops(calls),
-            outside=1 - sum(call.seconds for call in calls) / seconds,
+            outside=1 - sum(call.seconds for call in calls) / busy,
             peak=peak,
         )
 
@@ -208,7 +214,7 @@ def table(rows: list[Row], limits: Limits) -> str:
         shares = [*limits.shares(row).values(), row.outside]
         cells = [row.method, f"{row.scale}×", f"{row.seconds:.2f}"]
         cells.append(" + ".join(f"{seconds:.2f}" for seconds in row.stages))
-        cells += [str(row.calls), str(row.evaluations), f"{row.flops / row.seconds / 1e12:.3g}"]
+        cells += [str(row.calls), str(row.evaluations), f"{row.flops / row.busy / 1e12:.3g}"]
         cells += ["–" if share is None else f"{share:.1%}" for share in shares]
         lines.append(f"| {' | '.join([*cells, f'{row.peak:.0f}'])} |")
     return "\n".join(lines)
