@@ -38,7 +38,7 @@ from .speed_meter import Meter, facts
 from .speed_models import RandomSDXL
 
 PROMPT = "a red hot-air balloon over snowy mountains by day"
-BATCHES = (1, 2, 4, 8, 16, 32, 64)
+BATCHES = (1, 2, 4, 8, 16, 32, 64)  # of the limit
 
 
 class Row(NamedTuple):
