@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 
 import pytest
@@ -140,7 +141,9 @@ def test_nodes_of_other_packs_are_found_and_run(bench, tmp_path, monkeypatch):
     assert speed_others.load_packs([tmp_path]) == ["somebodys-pack"]
     failing = other._replace(label="Failing", values={"tile_width": 13})
     gone = Other("Gone", "NobodysNode", {})
-    half, failed, absent = bench.rows([2], [], [other, failing, gone])[-3:]
+    more = tmp_path / "more"
+    shutil.copytree(pack, more / "another")
+    *_, half, failed, absent, again = bench.rows([2], [more], [other, failing, gone])
     node = speed_others.node_class("SomebodysHalf")
     assert node.told[-2] == {
         "tile_width": 256,
@@ -149,6 +152,7 @@ def test_nodes_of_other_packs_are_found_and_run(bench, tmp_path, monkeypatch):
         "strength": 0.5,
     }
     assert half.seconds > 0 and half.evaluations == 2
+    assert again.method == speed.AGAIN and again.evaluations == 18
     assert failed.note == "failed: no tiles of 13" and failed.seconds is None
     assert absent.note == "absent: the host has no node NobodysNode"
 
