@@ -14,7 +14,8 @@ Seconds are those of a clock on the wall. TFLOP/s and all shares are, on a CPU, 
 own time, in which other programs on the machine don't count.
 
 Nodes of other packs that the host has, and diffusers, do the same work in the same process after
-ours, because some change the host while they load; then MultiDiffusion runs again. Absent ones have a row that says so.
+ours, because some change the host while they load; then MultiDiffusion runs again. Absent ones
+have a row that says so.
 """
 
 from __future__ import annotations
