@@ -9,6 +9,7 @@ picture.
 from .attentive_guidance import AttentiveGuidance
 from .demo_model import LoadDemoModel
 from .dilated import DilatedSampling
+from .evaluate import EvaluateImages
 from .latents import DiffuseLatent, LatentList, MatchStatistics, StageList, UpsampleLatent
 from .progressive import ProgressiveUpscale
 from .schedule import InitRateSigmas, NativeLatent
@@ -33,4 +34,5 @@ NODES = [
     StageList,
     VAELimits,
     ProgressiveUpscale,
+    EvaluateImages,
 ]
