@@ -9,6 +9,7 @@ picture.
 from .attentive_guidance import AttentiveGuidance
 from .demo_model import LoadDemoModel
 from .dilated import DilatedSampling
+from .evaluate import EvaluateImages
 from .fusers import AdaptiveGlobalFusion, DynamicSpatialFusion
 from .latents import DiffuseLatent, LatentList, MatchStatistics, StageList, UpsampleLatent
 from .progressive import ProgressiveUpscale
@@ -39,4 +40,5 @@ NODES = [
     StageList,
     VAELimits,
     ProgressiveUpscale,
+    EvaluateImages,
 ]
