@@ -4,6 +4,9 @@ The next node: write a file like `skip_residual.py`, add its class to NODES, giv
 `web/docs/` and a place in a workflow.
 """
 
+from .critic import CriticProvider
+from .critic_core import CritiCore, MergePrompt
+from .critic_roles import CritiqueImage, DecomposePrompt, ExpandTags
 from .demo_model import LoadDemoModel
 from .dilated import DilatedSampling
 from .latents import DiffuseLatent, LatentList, MatchStatistics, StageList, UpsampleLatent
@@ -24,4 +27,10 @@ NODES = [
     LatentList,
     StageList,
     ProgressiveUpscale,
+    CriticProvider,
+    DecomposePrompt,
+    ExpandTags,
+    CritiqueImage,
+    MergePrompt,
+    CritiCore,
 ]
