@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from .secrets import CriticError
+from .secrets import CREDENTIAL, CriticError
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -134,8 +134,9 @@ def model_names(value: Any) -> tuple[str, ...]:
         raise ValueError("models must be a list of names")
     names = tuple(dict.fromkeys(name.strip() for name in value if name.strip()))
     for name in names:
-        if not _MODEL.fullmatch(name) or "://" in name:
-            raise ValueError(f"{name[:40]!r} is no name of a model")
+        # Not repeated: it may be a key or an address in the wrong place.
+        if not _MODEL.fullmatch(name) or "://" in name or CREDENTIAL.match(name):
+            raise ValueError("one of them is no name of a model")
     if len(names) > MOST_MODELS:
         raise ValueError(f"{len(names)} models: list at most {MOST_MODELS}")
     return names

@@ -166,11 +166,17 @@ def read_components(text: str) -> list[str] | None:
     for document in documents(text):
         value = _field(document, "components", "parts", "items")
         value = document if value is None and isinstance(document, list) else value
-        if found := unique(_texts(value), MOST_COMPONENTS):
+        if found := _worded(_texts(value), 3, MOST_COMPONENTS):
             return found
     lines = plain(text).splitlines()
-    listed = [tidy(line) for line in lines if _BULLET.match(line)]
-    return unique(listed, MOST_COMPONENTS) if len(listed) > 1 else None
+    lines = [tidy(line) for line in lines if _BULLET.match(line)]
+    listed = _worded(lines, 3, MOST_COMPONENTS)
+    return listed if len(listed) > 1 else None
+
+
+def _worded(texts: list[str], shortest: int, most: int) -> list[str]:
+    """`unique`, without the stray letters that small models fill a list with."""
+    return unique([t for t in texts if len(t) >= shortest or not t.isascii()], most)
 
 
 def read_tags(text: str) -> Tags | None:
@@ -178,9 +184,9 @@ def read_tags(text: str) -> Tags | None:
     for document in documents(text):
         value = _field(document, "positive", "positives", "tags", "positive_tags", "prompt")
         value = document if value is None and isinstance(document, list) else value
-        if positive := unique(_texts(value), MOST_TAGS):
+        if positive := _worded(_texts(value), 2, MOST_TAGS):
             negative = _texts(_field(document, "negative", "negatives", "negative_tags"))
-            return Tags(positive, unique(negative, MOST_TAGS))
+            return Tags(positive, _worded(negative, 2, MOST_TAGS))
     text = plain(text)
     if "{" in text or "[" in text:
         return None

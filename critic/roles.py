@@ -7,6 +7,7 @@ no model answers, the user's prompt is what comes out, and the outcome says that
 
 from __future__ import annotations
 
+import json
 from typing import Any, TypeVar
 
 from . import budget, tags
@@ -18,6 +19,7 @@ from .replies import (
     MOST_ISSUES,
     Critique,
     Tags,
+    plain,
     read_components,
     read_critique,
     read_tags,
@@ -29,18 +31,22 @@ from .secrets import CriticError
 Value = TypeVar("Value")
 
 
-def _list_schema(*names: str) -> dict[str, Any]:
-    texts = {"type": "array", "items": {"type": "string"}, "minItems": 1}
+def _schema(**lengths: tuple[int, int]) -> dict[str, Any]:
+    """JSON schema of an object with lists of texts; the values are their (least, most) items."""
+    lists = {
+        name: {"type": "array", "items": {"type": "string"}, "minItems": least, "maxItems": most}
+        for name, (least, most) in lengths.items()
+    }
     return {
         "type": "object",
-        "properties": dict.fromkeys(names, texts),
-        "required": list(names),
+        "properties": lists,
+        "required": list(lengths),
         "additionalProperties": False,
     }
 
 
-COMPONENTS = _list_schema("components")
-TAGS = _list_schema("positive", "negative")
+COMPONENTS = _schema(components=(3, MOST_COMPONENTS))
+TAGS = _schema(positive=(3, 26), negative=(1, 12))
 
 
 def _check(prompt: str, models: tuple[str, ...], kind: str, provider: Provider) -> None:
@@ -97,7 +103,7 @@ async def decompose(provider: Provider, prompt: str) -> Outcome[list[str]]:
     found = [value for _, value in answers]
     if len(found) == 1:
         return Outcome(found[0], calls, warnings)
-    listed = ["\n".join(components) for components in found]
+    listed = [json.dumps({"components": components}) for components in found]
     merged, more, warned = await _joined(
         provider, "merge_components", prompt, listed, read_components, COMPONENTS
     )
@@ -129,7 +135,7 @@ async def expand(
     merged = answers[0][1]
     if len(answers) > 1:
         found = [value for _, value in answers]
-        listed = [f"{tags.join(t.positive)}\nnot: {tags.join(t.negative)}" for t in found]
+        listed = [json.dumps(t._asdict()) for t in found]
         merged, more, warned = await _joined(
             provider, "merge_tags", prompt, listed, read_tags, TAGS
         )
@@ -141,7 +147,9 @@ async def expand(
     positive = [tag for entry in merged.positive for tag in tags.split(entry)]
     fitted = budget.fit(tags.with_subject(prompt, [*positive, *preset.floor]), count, limit)
     warnings = [*warnings, *fitted.warnings()]
-    negative = tags.unique([*preset.negative, *merged.negative])
+    wanted = [prompt, *positive]
+    negative = [tag for tag in merged.negative if not tags.holds(wanted, tag)]
+    negative = tags.unique([*preset.negative, *negative])
     return Outcome(Tags([fitted.prompt], negative), calls, warnings)
 
 
@@ -210,5 +218,5 @@ def external(text: str, prompt: str) -> Outcome[Critique]:
         return Outcome(Critique([], prompt), [], warnings, failed=True)
     found = read_critique(text)
     if found is None:
-        found = read_critique(f"<refined>{text.replace('<', ' ')}</refined>")
+        found = read_critique(f"<refined>{plain(text).replace('<', ' ')}</refined>")
     return Outcome(_complete(found or Critique([], ""), prompt, warnings), [], warnings)

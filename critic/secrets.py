@@ -8,7 +8,7 @@ from urllib.parse import quote, urlsplit
 SHARED = 8  # a run of this many characters of a key is taken for a leak of it
 LONGEST = 300
 _ADDRESS = re.compile(r"\b(?:https?|wss?)://\S+", re.I)
-_CREDENTIAL = re.compile(r"\b(?:sk|pk|rk|gsk|tgp|xai|Bearer|Basic)[-_ ][\w.~+/=*-]{6,}")
+CREDENTIAL = re.compile(r"\b(?:sk|pk|rk|gsk|tgp|xai|Bearer|Basic)[-_ ][\w.~+/=*-]{6,}")
 
 
 class CriticError(ValueError):
@@ -24,15 +24,17 @@ def without_key(text: str, key: str) -> str:
         return text
     for form in {key, quote(key, safe="")}:
         text = text.replace(form, "[key]")
-    runs = [key[i : i + SHARED] for i in range(len(key) - SHARED + 1)]
-    for run in (run for run in runs if run in text):
-        text = text.replace(run, "[key]")
+    if any(key[i : i + SHARED] in text for i in range(len(key) - SHARED + 1)):
+        # Longest first: the rest of a longer run must not be left.
+        for length in range(len(key), SHARED - 1, -1):
+            for i in range(len(key) - length + 1):
+                text = text.replace(key[i : i + length], "[key]")
     return text
 
 
 def clean_message(text: str, key: str = "", base_url: str = "") -> str:
     """A server's message as one short line without keys, addresses or control characters."""
-    text = _CREDENTIAL.sub("[key]", _ADDRESS.sub("[address]", without_key(text, key)))
+    text = CREDENTIAL.sub("[key]", _ADDRESS.sub("[address]", without_key(text, key)))
     host = urlsplit(base_url).hostname
     if host and host not in ("localhost", "127.0.0.1"):
         text = re.sub(re.escape(host), "[address]", text, flags=re.I)
