@@ -1,7 +1,9 @@
 """The surface: one file per technique, each a schema and a short execute; no mathematics.
 
 The next node: write a file like `skip_residual.py`, add its class to NODES, give it a page in
-`web/docs/` and a place in a workflow.
+`web/docs/` and a place in a workflow. Of a workflow write `workflows/api/<name>.json`; then
+`python -m tools.graph <name>` makes the file to drag and `python -m tools.thumbnails <name>` its
+picture.
 """
 
 from .critic import CriticProvider
