@@ -12,7 +12,6 @@ from typing import Any
 import comfy.model_management
 import folder_paths
 from comfy_api.latest import io
-from server import PromptServer
 
 from ..critic import ensemble, providers
 from ..critic.report import Outcome
@@ -79,13 +78,17 @@ async def consult(node: type[io.ComfyNode], role: str, work: Any) -> Outcome:
 def note(node: type[io.ComfyNode], role: str, outcome: Outcome) -> None:
     """Put an outcome's warnings on the node and into the log; remember a failure."""
     _failures[role] += outcome.failed
+    if not outcome.warnings:
+        return
+    # Here, because the host's server is more than a process without one can import.
+    from server import PromptServer
+
     for warning in outcome.warnings:
-        logging.warning("%s: %s", node.GET_SCHEMA().display_name, warning)
+        logging.warning("HiRes Fusion, %s: %s", role, warning)
     hidden = node.hidden
     shown = hidden.dynprompt.get_display_node_id(hidden.unique_id)
-    if outcome.warnings and PromptServer.instance is not None:
-        text = "\n".join(f"Warning: {warning}" for warning in outcome.warnings)
-        PromptServer.instance.send_progress_text(text, shown)
+    text = "\n".join(f"Warning: {warning}" for warning in outcome.warnings)
+    PromptServer.instance.send_progress_text(text, shown)
 
 
 def failures(*roles: str) -> int:

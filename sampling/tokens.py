@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 
 CLIP_WINDOW = 77  # of CLIP-L and CLIP-G, where the tokenizer sets no bound of its own
 ENDS = 2  # start and end mark
-# More words than any encoder with a fixed window takes in one piece.
-PROBE = "a " * 600
+UNBOUNDED = 4096  # tokenizers that split no text into windows say a length beyond this
 
 
 class TokenCounter(NamedTuple):
@@ -22,18 +21,18 @@ def token_counter(clip: Any) -> TokenCounter:
     """Count as the wired CLIP does, weights, brackets and embeddings included.
 
     Of several encoders (SDXL has two) the one that needs most tokens counts, and the shortest
-    window. A tokenizer that splits no text into windows, such as T5's, sets no limit; 77 then.
+    window. A tokenizer without windows, such as T5's, sets no limit; alone it leaves 77.
     """
 
-    def tokens(text: str) -> list[list[list[tuple]]]:
-        """Windows of (token, weight, word number) for each encoder."""
-        return list(clip.tokenize(text, return_word_ids=True).values())
-
     def count(text: str) -> int:
+        encoders = clip.tokenize(text, return_word_ids=True).values()
+        # (token, weight, number of the word); marks and padding have the number 0.
         return max(
             sum(1 for window in windows for token in window if token[2]) + ENDS
-            for windows in tokens(text)
+            for windows in encoders
         )
 
-    windows = [found for found in tokens(PROBE) if len(found) > 1]
-    return TokenCounter(count, min((len(found[0]) for found in windows), default=CLIP_WINDOW))
+    parts = [clip.tokenizer, *vars(clip.tokenizer).values()]
+    lengths = [part.max_length for part in parts if hasattr(part, "max_length")]
+    limit = min((n for n in lengths if 0 < n <= UNBOUNDED), default=CLIP_WINDOW)
+    return TokenCounter(count, limit)

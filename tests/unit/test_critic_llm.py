@@ -77,8 +77,9 @@ def llm() -> Iterator[str]:
 @pytest.fixture
 def provider(llm, tmp_path, monkeypatch):
     for name, role in prompts.roles().items():
-        # The same answers in every run.
-        monkeypatch.setitem(prompts.roles(), name, dataclasses.replace(role, temperature=0))
+        # The same answers in every run, and none that goes on for a minute.
+        short = dataclasses.replace(role, temperature=0, max_tokens=120)
+        monkeypatch.setitem(prompts.roles(), name, short)
     path = tmp_path / "critic.toml"
     path.write_text(
         f'[providers.local]\nbase_url = "{llm}"\nllms = ["one", "two"]\naggregator = "one"\n'
