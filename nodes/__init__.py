@@ -11,9 +11,11 @@ from .critic_core import CritiCore, MergePrompt
 from .critic_roles import CritiqueImage, DecomposePrompt, ExpandTags
 from .demo_model import LoadDemoModel
 from .dilated import DilatedSampling
+from .fusers import AdaptiveGlobalFusion, DynamicSpatialFusion
 from .latents import DiffuseLatent, LatentList, MatchStatistics, StageList, UpsampleLatent
 from .progressive import ProgressiveUpscale
 from .skip_residual import SkipResidual
+from .spec_fusion import Cadr, SpecFusion
 from .tiled import TiledDiffusion
 from .view_prompts import ViewPrompts
 
@@ -27,6 +29,10 @@ NODES = [
     DiffuseLatent,
     MatchStatistics,
     LatentList,
+    AdaptiveGlobalFusion,
+    DynamicSpatialFusion,
+    SpecFusion,
+    Cadr,
     StageList,
     ProgressiveUpscale,
     CriticProvider,
