@@ -53,10 +53,11 @@ def longest_prefix(text: str, count: Counter, limit: int) -> str:
 
 
 def fit(tags: list[str], count: Counter = estimate, limit: int = LIMIT) -> Fitted:
-    """Leave out tags from the end until the list fits.
+    """The tags that fit, in their order.
 
-    The first tag is the subject and goes last, and only word by word. Before it go the quality
-    tags, before them all others: a floor of quality that stands at the end is not what is lost.
+    The first tag is the subject: it always stays, and is cut word by word where it alone is too
+    long. Room goes to the quality tags first, so that a floor of quality at the end is not what is
+    lost, and then to the others from the front.
 
     Args:
         tags: subject first.
@@ -65,14 +66,13 @@ def fit(tags: list[str], count: Counter = estimate, limit: int = LIMIT) -> Fitte
     """
     if not tags:
         return Fitted("", [], count(""), limit)
-    quality = [i for i, tag in enumerate(tags) if i and bucket(tag) == QUALITY]
-    kept = quality[:PROTECTED]
-    others = [i for i in range(1, len(tags)) if i not in kept]
-    here = set(range(len(tags)))
-    for i in [*reversed(others), *reversed(kept)]:
-        if count(join([tags[j] for j in sorted(here)])) <= limit:
-            break
-        here.discard(i)
+    quality = [i for i, tag in enumerate(tags) if i and bucket(tag) == QUALITY][:PROTECTED]
+    others = [i for i in range(1, len(tags)) if i not in quality]
+    here = {0}
+    if count(tags[0]) <= limit:
+        for i in [*quality, *others]:
+            if count(join([tags[j] for j in sorted({*here, i})])) <= limit:
+                here.add(i)
     chosen = [tags[i] for i in sorted(here)]
     trimmed = [tag for i, tag in enumerate(tags) if i not in here]
     text = join(chosen)

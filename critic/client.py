@@ -211,8 +211,6 @@ def _body(response, provider: Provider, deadline: float, stop: threading.Event) 
 
 def _failure(problem: Exception, provider: Provider) -> Exception:
     """What a failed connection means: an error, or one more attempt."""
-    if isinstance(problem, CriticError):
-        return problem
     if isinstance(problem, requests.exceptions.SSLError):
         return CriticError("the server's certificate is not valid: nothing was sent")
     if isinstance(problem, requests.ConnectTimeout):
@@ -226,10 +224,14 @@ def _failure(problem: Exception, provider: Provider) -> Exception:
             f"{provider.total_timeout:g} s: raise read_timeout or total_timeout in critic.toml, "
             "or choose a faster model"
         )
-    refused = "refused" in str(problem)
-    where = "is the server of this provider running?" if provider.is_local else "check the network"
-    cut = "refused the connection" if refused else "could not be reached, or broke off"
-    return RetryableError(f"the server {cut}: {where}", error=ProtocolError("connection"))
+    if provider.is_local and "refused" in str(problem):
+        # Nothing listens there: to ask again would only take time.
+        return CriticError(
+            "nothing answers at this provider's port: start its server on this machine, or set "
+            f"base_url of [providers.{provider.name}] in critic.toml"
+        )
+    message = "the server could not be reached, or broke off: check the network"
+    return RetryableError(message, error=ProtocolError("connection"))
 
 
 def _server_text(raw: bytes, provider: Provider, key: str) -> str:

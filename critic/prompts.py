@@ -24,7 +24,8 @@ class Role:
     def filled(self, **values: str) -> str:
         """The user's part. Marks of the data's bounds are taken out of the values."""
         text = self.user
-        clean = {n: v.replace("<<<", "").replace(">>>", "") for n, v in values.items()}
+        # Runs shrink to one sign: what is only taken out may leave a mark behind.
+        clean = {n: re.sub(r"([<>])\1+", r"\1", v) for n, v in values.items()}
         # In one pass: braces in a value are data.
         return re.sub(r"\{(\w+)\}", lambda m: clean.get(m[1], m[0]), text).strip()
 

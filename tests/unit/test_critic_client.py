@@ -199,7 +199,7 @@ def test_no_server_at_all(provider):
     with socket.create_server(("127.0.0.1", 0)) as free:
         url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
     provider = dataclasses.replace(provider, base_url=url)
-    fails(provider, "refused the connection: is the server of this provider running")
+    fails(provider, "nothing answers at this provider's port: start its server")
 
 
 def test_a_trickle_ends_with_the_total_time(raw):
@@ -215,7 +215,7 @@ def test_a_trickle_ends_with_the_total_time(raw):
 
 def test_what_is_no_http(raw):
     provider, _ = raw(lambda connection, number: connection.sendall(b"\x00SSH-2.0 hello\r\n" * 9))
-    fails(provider, "broke off")
+    fails(provider, "broke off: check the network")
 
 
 def test_a_stop_ends_a_wait_and_an_answer(httpserver, provider, raw):
