@@ -67,7 +67,7 @@ train: python
 	$(VENV)/python -m lab.train_unet --export
 	$(VENV)/python -m lab.train_refiner
 	$(VENV)/python -m lab.train_refiner --export
-	$(VENV)/python -m lab.fuser_pairs --count 768
+	$(VENV)/python -m lab.fuser_pairs
 	$(VENV)/python -m lab.train_fusers
 
 # The figures of docs/benchmarks.md.
@@ -80,8 +80,8 @@ bench: python
 	$(VENV)/python -m lab.dataset --count 256 --seed 9 --kinds balloon,boat,lighthouse --out lab/runs/held
 	$(VENV)/python -m lab.train_refiner --measure --shipped --count 256
 	$(VENV)/python -m lab.fuser_pairs --count 256 --seed 22 --whole --out lab/runs/held_pairs
-	$(VENV)/python -m lab.fuser_pairs --count 768
-	$(VENV)/python -m lab.train_fusers --report --count-objects
+	$(VENV)/python -m lab.fuser_pairs
+	$(VENV)/python -m lab.train_fusers --report --count-objects --network
 
 clean:
 	rm -rf out .cache .pytest_cache .ruff_cache .hypothesis

@@ -1,4 +1,4 @@
-"""Does SpecFusion help inside a run? `python -m lab.frequency_steps --seeds 48`
+"""Does SpecFusion help inside a run? `python -m lab.frequency_steps --seeds 24`
 
 Two places besides the finished latent are tried on the demo model.
 
@@ -27,7 +27,7 @@ from .pack import Session
 from .repetition import ask, is_right
 
 RADIUS = 0.125  # a quarter of the frequencies of each axis is low
-GAINS = ((1.0, 1.0), (1.0, 0.6), (1.0, 1.5), (0.6, 1.0), (1.5, 1.0))
+GAINS = ((1.0, 1.0), (1.0, 0.6), (1.0, 1.5), (0.6, 1.0), (0.6, 0.6), (1.5, 1.0))
 STRENGTH, REFINE_CFG, REFINE_STEPS = 0.74, 12.0, 50  # of CritiFusion's main pipeline
 RINGS = 8
 
@@ -136,7 +136,7 @@ def main() -> None:
     """Command line."""
     p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     p.add_argument("--which", nargs="+", default=["guidance", "steps"])
-    p.add_argument("--seeds", type=int, default=48)
+    p.add_argument("--seeds", type=int, default=24)
     p.add_argument("--first", type=int, default=5000)
     p.add_argument("--true", type=Path, default=Path("lab/runs/held_pairs"))
     p.add_argument("--threads", type=int, default=2)

@@ -1,6 +1,6 @@
 """Triples of a base latent, its refined latent and the true one, to train and judge fusers on.
 
-    python -m lab.fuser_pairs --count 1024 --seed 21 --out lab/runs/pairs        # demo model
+    python -m lab.fuser_pairs --count 384 --seed 21 --out lab/runs/pairs        # demo model
     python -m lab.fuser_pairs --count 256 --seed 22 --whole --out lab/runs/held_pairs
     python -m lab.fuser_pairs --model sdxl.safetensors --refiner refiner.safetensors \
         --images photos/ --size 1024 --steps 50 --batch 1 --out lab/runs/sdxl_pairs
@@ -153,7 +153,7 @@ def main() -> None:
     p.add_argument("--refiner", default="demo", help="checkpoint file of the refiner")
     p.add_argument("--images", help="folder of pictures instead of scenes")
     p.add_argument("--prompt", default="a photo", help="for pictures without a .txt")
-    p.add_argument("--count", type=int, default=1024)
+    p.add_argument("--count", type=int, default=384)
     p.add_argument("--seed", type=int, default=21, help="of scenes and noise")
     p.add_argument("--whole", action="store_true", help="only whole scenes, to count objects in")
     p.add_argument("--size", type=int, default=256, help="pixels of a side")

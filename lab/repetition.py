@@ -62,7 +62,8 @@ def demofusion(session: Session, prompt: str, seed: int, scale: int) -> Tensor:
     from hires_fusion.fusion_ops.upsample import resize
     from hires_fusion.sampling.denoiser import add_views
     from hires_fusion.sampling.plan import DilatedViews, LocalViews
-    from hires_fusion.sampling.steps import between_steps, skip_residual
+    from hires_fusion.sampling.steps import between_steps
+    from hires_fusion.sampling.transforms import skip_residual
 
     native = latent = session.sample(prompt, torch.zeros(1, 4, NATIVE, NATIVE), seed)
     for number, stage in enumerate(plan_stages("DemoFusion", scale), 2):

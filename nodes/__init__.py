@@ -6,6 +6,7 @@ The next node: write a file like `skip_residual.py`, add its class to NODES, giv
 picture.
 """
 
+from .attentive_guidance import AttentiveGuidance
 from .critic import CriticProvider
 from .critic_core import CritiCore, MergePrompt
 from .critic_roles import CritiqueImage, DecomposePrompt, ExpandTags
@@ -14,9 +15,11 @@ from .dilated import DilatedSampling
 from .fusers import AdaptiveGlobalFusion, DynamicSpatialFusion
 from .latents import DiffuseLatent, LatentList, MatchStatistics, StageList, UpsampleLatent
 from .progressive import ProgressiveUpscale
+from .schedule import InitRateSigmas, NativeLatent
 from .skip_residual import SkipResidual
 from .spec_fusion import Cadr, SpecFusion
 from .tiled import TiledDiffusion
+from .vae_limits import VAELimits
 from .view_prompts import ViewPrompts
 
 NODES = [
@@ -24,7 +27,10 @@ NODES = [
     TiledDiffusion,
     DilatedSampling,
     SkipResidual,
+    AttentiveGuidance,
+    InitRateSigmas,
     ViewPrompts,
+    NativeLatent,
     UpsampleLatent,
     DiffuseLatent,
     MatchStatistics,
@@ -34,6 +40,7 @@ NODES = [
     SpecFusion,
     Cadr,
     StageList,
+    VAELimits,
     ProgressiveUpscale,
     CriticProvider,
     DecomposePrompt,
