@@ -23,6 +23,8 @@ CriticWire = io.Custom("HRF_CRITIC")
 _SALT = secrets.token_bytes(16)
 # Role -> how often it failed as a whole. Part of the fingerprint: a failure is not cached.
 _failures: Counter[str] = Counter()
+# Node on the page -> role -> the warnings that stand there.
+_warned: dict[str, dict[str, list[str]]] = {}
 
 
 def config_file() -> Path:
@@ -78,17 +80,24 @@ async def consult(node: type[io.ComfyNode], role: str, work: Any) -> Outcome:
 def note(node: type[io.ComfyNode], role: str, outcome: Outcome) -> None:
     """Put an outcome's warnings on the node and into the log; remember a failure."""
     _failures[role] += outcome.failed
-    if not outcome.warnings:
-        return
-    # Here, because the host's server is more than a process without one can import.
-    from server import PromptServer
-
     for warning in outcome.warnings:
         logging.warning("HiRes Fusion, %s: %s", role, warning)
     hidden = node.hidden
     shown = hidden.dynprompt.get_display_node_id(hidden.unique_id)
-    text = "\n".join(f"Warning: {warning}" for warning in outcome.warnings)
-    PromptServer.instance.send_progress_text(text, shown)
+    # The parts of an expansion share one place on the page.
+    others = _warned.get(shown, {}) if shown != hidden.unique_id else {}
+    show(shown, {**others, role: outcome.warnings})
+
+
+def show(shown: str, warnings: dict[str, list[str]]) -> None:
+    """Write warnings, by role, on a node of the page; none takes away those of an earlier run."""
+    # Here, because the host's server is more than a process without one can import.
+    from server import PromptServer
+
+    lines = [f"Warning: {warning}" for said in warnings.values() for warning in said]
+    if lines or any(_warned.get(shown, {}).values()):
+        PromptServer.instance.send_progress_text("\n".join(lines), shown)
+    _warned[shown] = warnings
 
 
 def failures(*roles: str) -> int:

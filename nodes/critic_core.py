@@ -7,7 +7,7 @@ from comfy_execution.graph_utils import GraphBuilder
 
 from ..critic import budget
 from ..critic.report import Outcome
-from .critic import counter, failures, note, prompt_input, provider_input, refresh_input
+from .critic import counter, failures, note, prompt_input, provider_input, refresh_input, show
 from .critic_roles import HIDDEN, clip_input, critique_input, preset_input
 from .schema import advanced, schema
 
@@ -108,8 +108,8 @@ class CritiCore(io.ComfyNode):
 
     @classmethod
     def execute(cls, **inputs) -> io.NodeOutput:
-        wires = cls.hidden.dynprompt.get_node(cls.hidden.unique_id)["inputs"]
-        return expand(wires)
+        show(cls.hidden.unique_id, {})
+        return expand(cls.hidden.dynprompt.get_node(cls.hidden.unique_id)["inputs"])
 
 
 def expand(wires: dict) -> io.NodeOutput:
