@@ -79,7 +79,7 @@ def llm() -> Iterator[str]:
 def provider(llm, tmp_path, monkeypatch):
     for name, role in prompts.roles().items():
         # The same answers in every run, and none that goes on for a minute.
-        short = dataclasses.replace(role, temperature=0, max_tokens=120)
+        short = dataclasses.replace(role, temperature=0, max_tokens=80)
         monkeypatch.setitem(prompts.roles(), name, short)
     path = tmp_path / "critic.toml"
     path.write_text(
