@@ -31,6 +31,8 @@ class Session:
         folder: of other weights than those in `demo/`.
     """
 
+    native = 32  # cells
+
     def __init__(self, steps: int = 25, cfg: float = 5.0, folder: Path | None = None):
         enter()
         from hires_fusion.demo.loader import load_demo_model

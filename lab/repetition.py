@@ -38,9 +38,15 @@ def ask(seed: int) -> tuple[str, str, str]:
     return kind, colour, prompt(kind, colour, str(setting), str(hour))
 
 
+def empty(session: Session, scale: int) -> Tensor:
+    """An empty latent so many times the native size."""
+    side = session.native * scale
+    return torch.zeros(1, 4, side, side)
+
+
 def direct(session: Session, prompt: str, seed: int, scale: int) -> Tensor:
     """The large picture at once, as the stock sampler does it."""
-    return session.sample(prompt, torch.zeros(1, 4, NATIVE * scale, NATIVE * scale), seed)
+    return session.sample(prompt, empty(session, scale), seed)
 
 
 def multidiffusion(session: Session, prompt: str, seed: int, scale: int) -> Tensor:
@@ -49,8 +55,7 @@ def multidiffusion(session: Session, prompt: str, seed: int, scale: int) -> Tens
     from hires_fusion.sampling.plan import LocalViews
 
     model = add_views(session.model, local=LocalViews(jitter=False))
-    empty = torch.zeros(1, 4, NATIVE * scale, NATIVE * scale)
-    return session.sample(prompt, empty, seed, model)
+    return session.sample(prompt, empty(session, scale), seed, model)
 
 
 def demofusion(session: Session, prompt: str, seed: int, scale: int) -> Tensor:
@@ -65,16 +70,19 @@ def demofusion(session: Session, prompt: str, seed: int, scale: int) -> Tensor:
     from hires_fusion.sampling.steps import between_steps
     from hires_fusion.sampling.transforms import skip_residual
 
-    native = latent = session.sample(prompt, torch.zeros(1, 4, NATIVE, NATIVE), seed)
+    native = latent = session.sample(prompt, empty(session, 1), seed)
     for number, stage in enumerate(plan_stages("DemoFusion", scale), 2):
-        model = add_views(session.model, local=LocalViews(stride=stage.stride_cells(NATIVE)))
+        model = add_views(
+            session.model, local=LocalViews(stride=stage.stride_cells(session.native))
+        )
         model = add_views(
             model,
             dilated=DilatedViews(0, stage.cosine_scale_2, stage.cosine_scale_3, stage.sigma),
         )
         euler = comfy.samplers.sampler_object("euler")
         sampler = between_steps(euler, skip_residual(stage.cosine_scale_1))
-        lifted = resize(latent, stage_size((NATIVE, NATIVE), stage.scale))
+        size = stage_size((session.native, session.native), stage.scale)
+        lifted = resize(latent, size)
         latent = session.sample(prompt, lifted, seed + number, model, sampler)
         latent = match_statistics(latent, native)
     return latent
@@ -90,7 +98,7 @@ METHODS: dict[str, Method] = {
 
 def native(session: Session, prompt: str, seed: int, scale: int) -> Tensor:
     """The model's own size."""
-    return session.sample(prompt, torch.zeros(1, 4, NATIVE, NATIVE), seed)
+    return session.sample(prompt, empty(session, 1), seed)
 
 
 def is_right(found: list[Found], colour: str) -> bool:

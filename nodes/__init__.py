@@ -13,6 +13,7 @@ from .critic_roles import CritiqueImage, DecomposePrompt, ExpandTags
 from .demo_model import LoadDemoModel
 from .dilated import DilatedSampling
 from .fusers import AdaptiveGlobalFusion, DynamicSpatialFusion
+from .evaluate import EvaluateImages
 from .latents import DiffuseLatent, LatentList, MatchStatistics, StageList, UpsampleLatent
 from .progressive import ProgressiveUpscale
 from .schedule import InitRateSigmas, NativeLatent
@@ -48,4 +49,5 @@ NODES = [
     CritiqueImage,
     MergePrompt,
     CritiCore,
+    EvaluateImages,
 ]
