@@ -12,8 +12,8 @@ from .critic_core import CritiCore, MergePrompt
 from .critic_roles import CritiqueImage, DecomposePrompt, ExpandTags
 from .demo_model import LoadDemoModel
 from .dilated import DilatedSampling
-from .fusers import AdaptiveGlobalFusion, DynamicSpatialFusion
 from .evaluate import EvaluateImages
+from .fusers import AdaptiveGlobalFusion, DynamicSpatialFusion
 from .latents import DiffuseLatent, LatentList, MatchStatistics, StageList, UpsampleLatent
 from .progressive import ProgressiveUpscale
 from .schedule import InitRateSigmas, NativeLatent
