@@ -7,6 +7,9 @@ picture.
 """
 
 from .attentive_guidance import AttentiveGuidance
+from .critic import CriticProvider
+from .critic_core import CritiCore, MergePrompt
+from .critic_roles import CritiqueImage, DecomposePrompt, ExpandTags
 from .demo_model import LoadDemoModel
 from .dilated import DilatedSampling
 from .evaluate import EvaluateImages
@@ -40,5 +43,11 @@ NODES = [
     StageList,
     VAELimits,
     ProgressiveUpscale,
+    CriticProvider,
+    DecomposePrompt,
+    ExpandTags,
+    CritiqueImage,
+    MergePrompt,
+    CritiCore,
     EvaluateImages,
 ]
