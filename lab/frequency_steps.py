@@ -56,13 +56,19 @@ def guided(session: Session, low: float, high: float):
 def low_from_reference(low_mix: float, until: float):
     """Before each step down to the time `until`, low frequencies of x from the noised base."""
     from hires_fusion.fusion_ops.spectrum import Band, frequency_fusion
+    from hires_fusion.sampling.steps import Transform
 
-    def change(x: Tensor, step: int, steps) -> Tensor:
-        if steps.time(step) < until:
-            return x
-        return frequency_fusion(steps.reference(step), x, Band(RADIUS, low_mix, "gaussian"))
+    band = Band(RADIUS, low_mix, "gaussian")
 
-    return change
+    def begin(steps):
+        def change(x: Tensor, step: int) -> Tensor:
+            if steps.time(step) < until:
+                return x
+            return frequency_fusion(steps.reference(step), x, band)
+
+        return change
+
+    return Transform(begin)
 
 
 def refine(session: Session, prompt: str, base: Tensor, seed: int, transform=None) -> Tensor:
@@ -96,6 +102,7 @@ def ring_power(latent: Tensor) -> Tensor:
 def methods(session: Session, which: str) -> dict[str, Callable[[str, Tensor, int], Tensor]]:
     """(prompt, the base's latent, seed) -> latent, by name."""
     from hires_fusion.fusion_ops.spectrum import frequency_fusion, published_band
+    from hires_fusion.sampling.transforms import skip_residual
 
     if which == "guidance":
         empty = torch.zeros(1, 4, 32, 32)
@@ -117,6 +124,9 @@ def methods(session: Session, which: str) -> dict[str, Callable[[str, Tensor, in
     def after(band):
         return lambda prompt, base, seed: frequency_fusion(base, plain(prompt, base, seed), band)
 
+    def skipped(prompt, base, seed):
+        return refine(session, prompt, base, seed, skip_residual(3.0))
+
     def during(low_mix, until):
         change = low_from_reference(low_mix, until)
         return lambda prompt, base, seed: refine(session, prompt, base, seed, change)
@@ -128,6 +138,7 @@ def methods(session: Session, which: str) -> dict[str, Callable[[str, Tensor, in
         "SpecFusion after, all low": after(published_band(0.85, 0.5, RADIUS, 0.0)),
         "steps, all low": during(0.0, 0.0),
         "steps, all low, first half": during(0.0, 0.5),
+        "steps, Skip Residual of 3": skipped,
     }
 
 

@@ -51,6 +51,20 @@ def best_ratio(triples: Triples) -> float:
     return float(wanted.clamp(0, 1))
 
 
+def correlation(triples: Triples) -> float:
+    """Of what the refiner changed and what would lead from the base to the truth."""
+    changes = [(triples[name] - triples["base"]).flatten() for name in ("refined", "true")]
+    return float(torch.nn.functional.cosine_similarity(*changes, dim=0))
+
+
+def trained_share(kind: str, triples: Triples, args: argparse.Namespace) -> Tensor:
+    """The map of the trained fuser in --out."""
+    from hires_fusion.fusion_ops.latent_fusion import refined_share
+
+    weights = load_file(args.out / f"{args.name}_{kind}.safetensors")
+    return refined_share(kind, triples["base"], triples["refined"], weights)
+
+
 def fit(kind: str, triples: Triples, args: argparse.Namespace) -> Triples:
     """Weights of a fuser, from the best plain blend on."""
     from hires_fusion.fusion_ops.latent_fusion import blend, refined_share, weight_shapes
@@ -177,6 +191,10 @@ def report(args: argparse.Namespace) -> None:
     triples = load(args.pairs)[0]
     ratio = best_ratio(triples)
     print(f"{len(meta)} held-out triples; best ratio on them {best_ratio(held):.2f}")
+    print(f"The refiner's change and the wanted one correlate by {correlation(held):.3f}")
+    for kind in KINDS:
+        share = trained_share(kind, held, args)
+        print(f"{kind.upper()}, trained: share {share.mean():.3f}, deviation {share.std():.3f}")
     found = candidates(args, held, ratio)
     if args.network:
         from hires_fusion.fusion_ops.latent_fusion import blend
