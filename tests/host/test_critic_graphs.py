@@ -2,30 +2,10 @@
 
 from __future__ import annotations
 
-import copy
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-API = Path(__file__).resolve().parents[2] / "workflows" / "api"
-
-
-def load(name: str) -> dict:
-    return json.loads((API / f"{name}.json").read_text(encoding="utf-8"))
-
-
-def small(prompt: dict) -> dict:
-    """The same graph with few steps of small pictures."""
-    prompt = copy.deepcopy(prompt)
-    for entry in prompt.values():
-        inputs = entry["inputs"]
-        if entry["class_type"] == "EmptyLatentImage":
-            inputs |= {"width": 64, "height": 64}
-        if entry["class_type"] == "KSampler":
-            inputs["steps"] = max(2, inputs["steps"] // 12)
-    return prompt
+from .graphs import load, small
 
 
 @pytest.fixture(autouse=True)

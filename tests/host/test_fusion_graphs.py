@@ -2,32 +2,12 @@
 
 from __future__ import annotations
 
-import copy
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from tools.client import PromptError, submit
 
-API = Path(__file__).resolve().parents[2] / "workflows" / "api"
-
-
-def load(name: str) -> dict:
-    return json.loads((API / f"{name}.json").read_text(encoding="utf-8"))
-
-
-def small(prompt: dict) -> dict:
-    """The same graph with few steps of small pictures."""
-    prompt = copy.deepcopy(prompt)
-    for entry in prompt.values():
-        inputs = entry["inputs"]
-        if entry["class_type"] == "EmptyLatentImage":
-            inputs |= {"width": 96, "height": 64}
-        if entry["class_type"] == "KSampler" and isinstance(inputs["steps"], int):
-            inputs["steps"] = max(2, inputs["steps"] // 10)
-    return prompt
+from .graphs import load, small
 
 
 def kinds(prompt: dict) -> dict:
@@ -35,7 +15,7 @@ def kinds(prompt: dict) -> dict:
 
 
 def test_base_refiner_and_both_fusers(run):
-    prompt = small(load("base_refiner_demo"))
+    prompt = small(load("base_refiner_demo"), 96, 64, 10)
     assert [prompt[n]["inputs"]["denoise"] for n in ("6", "12")] == [1.0, 0.3]
     prompt["maps"] = {"class_type": "SaveImage", "inputs": {"images": ["18", 0]}}
     prompt["maps"]["inputs"]["filename_prefix"] = "maps"
@@ -51,7 +31,7 @@ def test_base_refiner_and_both_fusers(run):
 
 @pytest.mark.parametrize(("mode", "seed", "title"), [("blend", 0, "AGF"), ("published", 5, "DSF")])
 def test_the_modes_of_a_fuser(run, mode, seed, title):
-    prompt = small(load("base_refiner_demo"))
+    prompt = small(load("base_refiner_demo"), 96, 64, 10)
     first = run(prompt).images
     node = {"AGF": "15", "DSF": "20"}[title]
     prompt[node]["inputs"] |= {"mode": mode, "ratio": 1.0, "seed": seed}
@@ -63,7 +43,7 @@ def test_the_modes_of_a_fuser(run, mode, seed, title):
 
 
 def test_specfusion_and_cadr(run):
-    prompt = small(load("specfusion_demo"))
+    prompt = small(load("specfusion_demo"), 96, 64, 10)
     prompt["spectra"] = {"class_type": "SaveImage", "inputs": {"images": ["12", 1]}}
     prompt["spectra"]["inputs"]["filename_prefix"] = "spectra"
     images = run(prompt).images
@@ -99,5 +79,5 @@ def test_the_sdxl_graph_is_the_demo_graph_with_other_loaders(run, server):
         for graph in (prompt, demo)
     ]
     assert links[0] == links[1]
-    images = run(small(prompt)).images
+    images = run(small(prompt, 96, 64, 10)).images
     assert {"base", "refined", "AGF", "DSF"} <= images.keys()
