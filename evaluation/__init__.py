@@ -1,0 +1,1 @@
+"""How good are pictures: distances between sets of images, and scores of single ones."""
