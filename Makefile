@@ -21,11 +21,11 @@ export HRF_SCALE := $(call from_command_line,SCALE)
 export HRF_PORT := $(PORT)
 export COMFYUI_PATH COMFYUI_PYTHON
 
-.PHONY: help demo test unit lint host serve train bench clean python
+.PHONY: help demo test unit lint host serve train bench bench-quality clean python
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | head -7
-	@echo "targets: demo test unit lint host serve train bench clean"
+	@echo "targets: demo test unit lint host serve train bench bench-quality clean"
 
 python:
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || \
@@ -73,6 +73,13 @@ bench: python
 	$(VENV)/python -m lab.repetition --native 64
 	$(VENV)/python -m lab.repetition --seeds 16 --scale 3
 	$(VENV)/python -m lab.overhead
+
+# How good each method is, against true renders: BENCH=--quick (under 10 minutes on 2 cores), none
+# (hours), or BENCH=--full (for a GPU). Goes on where it was interrupted.
+bench-quality: python
+	@"$(PYTHON)" -m tools.setup_env test
+	$(VENV)/python -m pip install -q --no-deps -r lab/requirements-upscaler.txt || true
+	$(VENV)/python -m lab.quality $(BENCH)
 
 clean:
 	rm -rf out .cache .pytest_cache .ruff_cache .hypothesis
