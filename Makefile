@@ -74,8 +74,8 @@ bench: python
 	$(VENV)/python -m lab.repetition --seeds 16 --scale 3
 	$(VENV)/python -m lab.overhead
 
-# How good each method is, against true renders: BENCH=--quick (under 10 minutes on 2 cores), none
-# (hours), or BENCH=--full (for a GPU). Goes on where it was interrupted.
+# How good each method is, against true renders: BENCH=--quick (under 10 minutes on 2 cores), nothing
+# (over an hour), or BENCH=--full (for a GPU). Goes on where it was interrupted.
 bench-quality: python
 	@"$(PYTHON)" -m tools.setup_env test
 	$(VENV)/python -m pip install -q --no-deps -r lab/requirements-upscaler.txt || true

@@ -96,10 +96,11 @@ def scatter(points: list[Point], title: str, cost: str, value: str) -> Image.Ima
         pen.line(front, fill=FRONT, width=2)
     taken: list[tuple[float, float, float, float]] = []
     for point in points:
-        x, y = axes.place(point.cost, point.value)
         if math.isfinite(point.low + point.high):
-            ends = [axes.place(point.cost, v)[1] for v in (point.low, point.high)]
-            pen.line((x, ends[0], x, ends[1]), fill=GREY, width=3)
+            ends = [axes.place(point.cost, v) for v in (point.low, point.high)]
+            pen.line(ends, fill=GREY, width=3)
+    for point in points:
+        x, y = axes.place(point.cost, point.value)
         pen.ellipse((x - 5, y - 5, x + 5, y + 5), fill=COLOURS[point.kind])
         taken.append((x - 5, y - 5, x + 5, y + 5))
     for point in sorted(points, key=lambda p: -p.value):

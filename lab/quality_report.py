@@ -27,7 +27,7 @@ COLUMNS = (
     "s",
     "evaluations",
 )
-COST = "native-size evaluations of the model a picture"
+COST = "seconds a picture (of one core on a CPU)"
 
 
 def table(rows: dict[str, Any]) -> str:
@@ -71,13 +71,13 @@ def plot(results: dict[int, dict[str, Any]]) -> Image.Image:
                 Point(
                     name,
                     METHODS[name].kind,
-                    r.cost.evaluations,
+                    r.cost.seconds,
                     *(r.scores[figure][:3] if figure else (r.objects,)),
                 )
                 for name, r in drawn.items()
             ]
             label = f"{figure}, less is better" if figure else "objects a picture, 1 is right"
-            row.append(scatter(points, f"{scale}×: {title}", COST, label))
+            row.append(scatter(points, f"{scale}x: {title}", COST, label))
         rows.append(row)
     return panels(rows)
 
