@@ -68,20 +68,24 @@ _DIMENSIONS |= {("FID", ""): 2048, ("sFID", ""): 2023}
 
 def base_name(name: str) -> str:
     """The metric that a figure's name is of: "FID-crop-Lite0" is FID."""
-    return name.removesuffix("-Lite0").removesuffix("-crop").removeprefix("ST-")
+    name = name.removeprefix("ST-")
+    return next((m for m in METRICS if name == m or name.startswith(f"{m}-")), name)
 
 
 def notes(scores: Mapping[str, Score]) -> list[str]:
     """What a reader of these figures has to know."""
-    found = []
+    biased = []
     for name, score in scores.items():
-        suffix = "-Lite0" if name.endswith("-Lite0") else ""
+        suffix = name.removeprefix(base_name(name)).removeprefix("-crop")
         dimensions = _DIMENSIONS.get((base_name(name), suffix), 0)
         if score.count <= dimensions:
-            found.append(
-                f"{name} rests on {score.count} samples for {dimensions} dimensions and is "
-                "biased upwards: compare it only between sets of this size, or trust KID"
-            )
+            biased.append(f"{name} ({score.count} samples for {dimensions} dimensions)")
+    found = []
+    if biased:
+        found.append(
+            f"Biased upwards by few samples: {', '.join(biased)}. Compare them only between sets "
+            "of equal size, or trust KID"
+        )
     if any(name.endswith("-Lite0") for name in scores):
         found.append(
             "-Lite0: EfficientNet-Lite0 features instead of Inception-v3, not comparable with "

@@ -92,5 +92,5 @@ def test_a_symbol_exists_and_takes_what_it_is_given(name):
 
 def test_the_compatibility_page_lists_every_symbol():
     page = (ROOT / "docs" / "compatibility.md").read_text(encoding="utf-8")
-    listed = set(re.findall(r"^\| `(comfy[\w.]*)` \|", page, re.M))
+    listed = set(re.findall(r"^\| `((?:comfy|folder_paths)[\w.]*)` \|", page, re.M))
     assert listed == USED.keys()

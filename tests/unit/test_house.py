@@ -35,8 +35,8 @@ FORBIDDEN = {
 MAY_IMPORT_HOST = {"nodes", "sampling", "demo", "lab", "tests", "__init__.py"}
 # Brought by every ComfyUI from the floor version on (its requirements.txt).
 HOST_BRINGS = {
-    *("PIL", "aiohttp", "einops", "kornia", "numpy", "psutil", "safetensors", "scipy", "spandrel"),
-    *("tokenizers", "torch", "torchvision", "tqdm", "transformers", "yaml"),
+    *("PIL", "aiohttp", "einops", "huggingface_hub", "kornia", "numpy", "psutil", "safetensors"),
+    *("scipy", "spandrel", "tokenizers", "torch", "torchvision", "tqdm", "transformers", "yaml"),
 }
 # What only an evaluation needs: asked for by `evaluation.packages.need`, never imported by us.
 OPTIONAL = {
