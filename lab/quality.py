@@ -29,7 +29,6 @@ from .methods import CELL, METHODS, NATIVE
 from .models import write_json
 
 RENDERS = "true renders"
-REFERENCES = 4  # renders of each caption that pictures are measured against
 CROPS = 10  # of native size from each picture: DemoFusion's protocol
 SETS = ("FID", "KID", "precision", "recall", "spectrum")
 MAIN = tuple(name for name, method in METHODS.items() if method.kind != "ablation")
@@ -138,12 +137,13 @@ def measure(
 def score(gallery: Gallery, part: Part, first: int) -> dict[str, Row]:
     """The rows of one scale, the renders first."""
     seeds, scale = complete(gallery, part, first), part.scale
-    references = [gallery.render(s, n, scale) for s in seeds for n in range(REFERENCES)]
+    # One of each caption: the kernel distance of sets of one size takes all pairs.
+    references = [gallery.render(seed, 0, scale) for seed in seeds]
     natives = [gallery.native_picture(seed) for seed in seeds]
     rows = {}
     for name in tqdm((RENDERS, *part.methods), desc=f"score {scale}x", unit="method"):
         if name == RENDERS:
-            others = [gallery.render(seed, REFERENCES, scale) for seed in seeds]
+            others = [gallery.render(seed, 1, scale) for seed in seeds]
             rows[name] = measure(others, references, None, scale)
         else:
             pictures = [gallery.place(name, seed, scale) for seed in seeds]
