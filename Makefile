@@ -21,11 +21,11 @@ export HRF_SCALE := $(call from_command_line,SCALE)
 export HRF_PORT := $(PORT)
 export COMFYUI_PATH COMFYUI_PYTHON
 
-.PHONY: help demo test unit lint host serve train bench bench-quality clean python
+.PHONY: help demo test unit lint host serve train bench bench-quality bench-speed clean python
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | head -7
-	@echo "targets: demo test unit lint host serve train bench bench-quality clean"
+	@echo "targets: demo test unit lint host serve train bench bench-quality bench-speed clean"
 
 python:
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || \
@@ -80,6 +80,12 @@ bench-quality: python
 	@"$(PYTHON)" -m tools.setup_env test
 	$(VENV)/python -m pip install -q --no-deps -r lab/requirements-upscaler.txt || true
 	$(VENV)/python -m lab.quality $(BENCH)
+
+# Seconds of every method against the device's limits and other packs. SPEED="--packs FOLDER".
+SPEED ?=
+bench-speed: python
+	@"$(PYTHON)" -m tools.setup_env demo
+	$(VENV)/python -m lab.speed $(SPEED)
 
 clean:
 	rm -rf out .cache .pytest_cache .ruff_cache .hypothesis

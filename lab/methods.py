@@ -17,7 +17,7 @@ from torch import Tensor
 from .pack import Session
 from .upscaler import enlarge_4x
 
-NATIVE = 32  # cells
+NATIVE = Session.native
 CELL = 8  # pixels
 
 
@@ -26,23 +26,24 @@ class Task:
     """One picture to draw.
 
     Attributes:
-        session: the demo model.
+        session: the model.
         prompt: what to draw.
         seed: of noise and window shifts.
         scale: size against the native one, > 1.
-        native: finished latent of the same prompt and seed, (1, 4, 32, 32).
+        native: finished latent of the same prompt and seed, (1, 4, 32, 32); None for methods that
+            start from noise.
     """
 
     session: Session
     prompt: str
     seed: int
     scale: float
-    native: Tensor
+    native: Tensor | None = None
 
     @property
     def cells(self) -> int:
         """Side of the large latent."""
-        return round(NATIVE * self.scale)
+        return round(self.session.native * self.scale)
 
     def empty(self) -> Tensor:
         """The large latent for drawing from pure noise."""
@@ -66,13 +67,12 @@ class Method:
 
 def draw_native(session: Session, prompt: str, seed: int) -> Tensor:
     """The latent at the model's own size, (1, 4, 32, 32)."""
-    return session.sample(prompt, torch.zeros(1, 4, NATIVE, NATIVE), seed)
+    return session.sample(prompt, torch.zeros(1, 4, session.native, session.native), seed)
 
 
 def from_noise(task: Task, model: Any = None) -> Tensor:
-    """The large picture at once; with the session's own model, as the stock sampler does it."""
-    latent = task.session.sample(task.prompt, task.empty(), task.seed, model)
-    return task.session.decode(latent)
+    """The large latent at once; with the session's own model, as the stock sampler does it."""
+    return task.session.sample(task.prompt, task.empty(), task.seed, model)
 
 
 def multidiffusion(task: Task) -> Tensor:
@@ -133,13 +133,14 @@ def progressive(task: Task, preset: str = "DemoFusion", **changes: Any) -> Tenso
     session, latent = task.session, task.native
     for number, planned in enumerate(plan_stages(preset, task.scale), 2):
         stage = dataclasses.replace(planned, **changes)
-        size = stage_size((NATIVE, NATIVE), stage.scale)
-        lifted = upsample({"samples": latent}, size, stage.lift, session.vae)["samples"]
+        size = stage_size(tuple(task.native.shape[-2:]), stage.scale)
+        vae = session.vae if stage.lift.startswith("pixel") else None
+        lifted = upsample({"samples": latent}, size, stage.lift, vae)["samples"]
         latent = session.sample(
             task.prompt,
             lifted,
             task.seed + number,
-            _viewed(session.model, stage),
+            _viewed(session, stage),
             _sampler(stage),
             start=stage.start,
             steps=stage.steps,
@@ -150,16 +151,17 @@ def progressive(task: Task, preset: str = "DemoFusion", **changes: Any) -> Tenso
     return latent
 
 
-def _viewed(model: Any, stage: Any) -> Any:
+def _viewed(session: Session, stage: Any) -> Any:
     """The MODEL with the views of a stage."""
     from hires_fusion.sampling.denoiser import add_views
     from hires_fusion.sampling.plan import DilatedViews, LocalViews
 
+    model = session.model
     if stage.tiled:
-        local = LocalViews(
-            stride=stage.stride_cells(NATIVE), jitter=stage.jitter, border=stage.border
+        stride = stage.stride_cells(session.native)
+        model = add_views(
+            model, local=LocalViews(stride=stride, jitter=stage.jitter, border=stage.border)
         )
-        model = add_views(model, local=local)
     if stage.dilated:
         dilated = DilatedViews(
             0, stage.cosine_scale_2, stage.cosine_scale_3, stage.sigma, stage.interaction
@@ -180,14 +182,24 @@ def _sampler(stage: Any) -> Any:
     return sampler
 
 
+def decoded(draw: Callable[..., Tensor], *args: Any, **changes: Any) -> Callable[[Task], Tensor]:
+    """The picture of what a function of a task draws as a latent."""
+    return lambda task: task.session.decode(draw(task, *args, **changes))
+
+
+def from_scratch(draw: Callable[[Task], Tensor]) -> Method:
+    """The row of a method that starts from noise."""
+    return Method(decoded(draw), from_native=False)
+
+
 def preset(name: str) -> Method:
     """The row of a preset."""
-    return Method(lambda task: task.session.decode(progressive(task, name)), kind="preset")
+    return Method(decoded(progressive, name), kind="preset")
 
 
 def ablation(**changes: Any) -> Method:
     """The row of DemoFusion with fields of its stages changed."""
-    return Method(lambda task: task.session.decode(progressive(task, **changes)), kind="ablation")
+    return Method(decoded(progressive, **changes), kind="ablation")
 
 
 # What breaks one part of DemoFusion. A blur of a hundredth of a cell is none.
@@ -203,10 +215,10 @@ ABLATIONS: dict[str, dict[str, Any]] = {
 METHODS: dict[str, Method] = {
     "bicubic": Method(bicubic),
     "Real-ESRGAN": Method(real_esrgan),
-    "direct": Method(from_noise, from_native=False),
-    "MultiDiffusion": Method(multidiffusion, from_native=False),
-    "Deep Shrink": Method(deep_shrink, from_native=False),
-    "dilated only": Method(dilated_only, from_native=False),
+    "direct": from_scratch(from_noise),
+    "MultiDiffusion": from_scratch(multidiffusion),
+    "Deep Shrink": from_scratch(deep_shrink),
+    "dilated only": from_scratch(dilated_only),
     "DemoFusion": preset("DemoFusion"),
     "DemoFusion-Turbo": preset("DemoFusion-Turbo"),
     **{name: ablation(**changes) for name, changes in ABLATIONS.items()},

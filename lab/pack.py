@@ -35,6 +35,8 @@ class Session:
         cells: cells of all of them.
     """
 
+    native = 32  # cells
+
     def __init__(self, steps: int = 25, cfg: float = 5.0, folder: Path | None = None):
         enter()
         from hires_fusion.demo.loader import load_demo_model
