@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import statistics
 from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont
 
-SIZE = (700, 440)
-MARGIN = (64, 36, 20, 46)  # left, top, right, bottom
+SIZE = (560, 400)
+MARGIN = (56, 36, 16, 46)  # left, top, right, bottom
 INK, GREY, FRONT = "#222222", "#dddddd", "#c0392b"
 COLOURS = {"baseline": "#2c6fbb", "preset": "#c0392b", "ablation": "#999999"}
 
@@ -42,12 +43,19 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
     return [k * step for k in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
+def limit(points: list[Point]) -> float:
+    """The largest value that the axis makes room for: failures would press the others together."""
+    middle = statistics.median(point.value for point in points)
+    return 3 * middle if middle > 0 else math.inf
+
+
 class Axes:
-    """Where values lie on the picture: cost logarithmic, value linear."""
+    """Where values lie on the picture: cost logarithmic, value linear, failures at the top."""
 
     def __init__(self, points: list[Point]):
         costs = [point.cost for point in points]
-        ends = [v for p in points for v in (p.value, p.low, p.high) if math.isfinite(v)]
+        inside = [p for p in points if p.value <= limit(points)]
+        ends = [v for p in inside for v in (p.value, p.low, p.high) if math.isfinite(v)]
         self.x = math.log10(min(costs) * 0.8), math.log10(max(costs) * 1.9)
         room = 0.06 * (max(ends) - min(ends) or 1)
         self.y = min(ends) - room, max(ends) + room
@@ -56,7 +64,7 @@ class Axes:
         """Pixels of a point."""
         left, top, right, bottom = MARGIN
         across = (math.log10(cost) - self.x[0]) / (self.x[1] - self.x[0])
-        up = (value - self.y[0]) / (self.y[1] - self.y[0])
+        up = min((value - self.y[0]) / (self.y[1] - self.y[0]), 1)
         return (
             left + across * (SIZE[0] - left - right),
             SIZE[1] - bottom - up * (SIZE[1] - top - bottom),
@@ -96,7 +104,7 @@ def scatter(points: list[Point], title: str, cost: str, value: str) -> Image.Ima
         pen.line(front, fill=FRONT, width=2)
     taken: list[tuple[float, float, float, float]] = []
     for point in points:
-        if math.isfinite(point.low + point.high):
+        if math.isfinite(point.low + point.high) and point.value <= limit(points):
             ends = [axes.place(point.cost, v) for v in (point.low, point.high)]
             pen.line(ends, fill=GREY, width=3)
     for point in points:
@@ -104,7 +112,9 @@ def scatter(points: list[Point], title: str, cost: str, value: str) -> Image.Ima
         pen.ellipse((x - 5, y - 5, x + 5, y + 5), fill=COLOURS[point.kind])
         taken.append((x - 5, y - 5, x + 5, y + 5))
     for point in sorted(points, key=lambda p: -p.value):
-        _label(pen, axes.place(point.cost, point.value), point.name, small, taken)
+        failed = point.value > limit(points)
+        name = f"{point.name} ({point.value:.2f})" if failed else point.name
+        _label(pen, axes.place(point.cost, point.value), name, small, taken)
     return image
 
 

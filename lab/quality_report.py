@@ -57,10 +57,17 @@ def table(rows: dict[str, Any]) -> str:
 
 
 def plot(results: dict[int, dict[str, Any]]) -> Image.Image:
-    """Cost against the distance of whole pictures, of crops, and the number of objects."""
+    """Cost against the distance of whole pictures, of crops, and the number of objects.
+
+    Ablations are left to the table: they cost about the same.
+    """
     rows = []
     for scale, found in results.items():
-        drawn = {name: row for name, row in found.items() if name in METHODS}
+        drawn = {
+            name: row
+            for name, row in found.items()
+            if name in METHODS and METHODS[name].kind != "ablation"
+        }
         row = []
         for title, figure in (
             ("whole pictures", "KID-Lite0"),
@@ -83,7 +90,7 @@ def plot(results: dict[int, dict[str, Any]]) -> Image.Image:
 
 
 def contact_sheet(
-    gallery: Gallery, names: list[str], seed: int, scale: int, columns: int = 3, side: int = 192
+    gallery: Gallery, names: list[str], seed: int, scale: int, columns: int = 4, side: int = 192
 ) -> Image.Image:
     """Every method's picture of one seed, and beside it its middle, of native size."""
     cells = [("native", gallery.native_picture(seed))]

@@ -16,7 +16,7 @@ from lab import quality
 from lab.gallery import Cost, Gallery, cost_of, load, wish
 from lab.measures import fidelity, roughness, seam_score, window_edges
 from lab.methods import ABLATIONS, METHODS
-from lab.plot import Point, pareto, scatter, ticks
+from lab.plot import Axes, Point, pareto, scatter, ticks
 from lab.quality import Part, Row, complete, draw
 from lab.quality_report import plot, table
 from lab.scenes import random_scene, render
@@ -102,7 +102,16 @@ def test_the_front_holds_what_nothing_beats():
     assert [p.name for p in pareto(points)] == ["a", "b", "d"]
     assert pareto([point("a", 1, 1), point("b", 1, 2)]) == [point("a", 1, 1)]
     assert ticks(0, 1) == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1.0])
-    assert scatter(points, "title", "cost", "value").size == (700, 440)
+    assert scatter(points, "title", "cost", "value").size == (560, 400)
+
+
+def test_failures_do_not_press_the_others_together():
+    points = [Point("a", "baseline", 1, 1.0), Point("b", "baseline", 2, 2.0)]
+    failure = Point("c", "baseline", 3, 40.0)
+    axes = Axes([*points, failure])
+    assert axes.y[1] < 3
+    heights = [axes.place(p.cost, p.value)[1] for p in (*points, failure)]
+    assert heights[0] - heights[1] > 200 and heights[2] == axes.place(3, axes.y[1])[1]
 
 
 def test_every_ablation_changes_a_field_of_the_stages():
@@ -122,6 +131,8 @@ def test_wishes_take_turns_and_stay():
 
 class FakeSession:
     """Draws grey pictures and counts."""
+
+    native = 32
 
     def __init__(self, *args):
         self.calls = self.cells = 0
@@ -187,7 +198,7 @@ def test_table_and_plot_hold_every_row():
     assert (
         line.startswith("| DemoFusion | 0.250 (0.150..0.350) |") and "| 25% | 1.5 | 560 |" in line
     )
-    assert plot({2: rows, 3: rows}).size == (2100, 880)
+    assert plot({2: rows, 3: rows}).size == (1680, 800)
 
 
 def test_a_missing_upscaler_leaves_its_row_out(monkeypatch, capsys):
