@@ -13,10 +13,12 @@ Pictures are kept in `--out`: a run can be interrupted, and goes on where it sto
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -134,6 +136,20 @@ def measure(
     )
 
 
+def kept(file: Path, pictures: list[Path], *rest: Any) -> Row:
+    """`measure`, or what it found before in the same pictures; a JSON file remembers it."""
+    state = [[str(path), path.stat().st_mtime_ns] for path in pictures]
+    if file.exists():
+        found = json.loads(file.read_text())
+        if found["pictures"] == state:
+            row = found["row"]
+            return Row(**row | {"cost": Cost(**row["cost"])})
+    row = measure(pictures, *rest)
+    file.parent.mkdir(exist_ok=True)
+    write_json({"pictures": state, "row": asdict(row)}, file)
+    return row
+
+
 def score(gallery: Gallery, part: Part, first: int) -> dict[str, Row]:
     """The rows of one scale, the renders first."""
     seeds, scale = complete(gallery, part, first), part.scale
@@ -142,12 +158,13 @@ def score(gallery: Gallery, part: Part, first: int) -> dict[str, Row]:
     natives = [gallery.native_picture(seed) for seed in seeds]
     rows = {}
     for name in tqdm((RENDERS, *part.methods), desc=f"score {scale}x", unit="method"):
+        file = gallery.folder / "scores" / f"{scale}x {name}.json"
         if name == RENDERS:
             others = [gallery.render(seed, 1, scale) for seed in seeds]
-            rows[name] = measure(others, references, None, scale)
+            rows[name] = kept(file, others, references, None, scale)
         else:
             pictures = [gallery.place(name, seed, scale) for seed in seeds]
-            rows[name] = measure(pictures, references, natives, scale)
+            rows[name] = kept(file, pictures, references, natives, scale)
     return rows
 
 
@@ -200,12 +217,12 @@ def main() -> None:
         draw(gallery, parts, args.first)
     results, seeds = {}, {}
     for part in parts:
-        if len(found := complete(gallery, part, args.first)) < 2:
+        if len(drawn := complete(gallery, part, args.first)) < 2:
             print(f"{part.scale}x: fewer than two seeds are drawn by all methods", file=sys.stderr)
             continue
-        seeds[part.scale] = found
+        seeds[part.scale] = drawn
         results[part.scale] = score(gallery, part, args.first)
-        kept = {
+        found = {
             "recipe": gallery.recipe,
             "seeds": seeds,
             "rows": {
@@ -213,7 +230,7 @@ def main() -> None:
                 for scale, rows in results.items()
             },
         }
-        write_json(kept, args.out / "results.json")
+        write_json(found, args.out / "results.json")
     print(write(gallery, results, seeds))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 
 import numpy as np
@@ -215,11 +214,17 @@ def test_a_missing_upscaler_leaves_its_row_out(monkeypatch, capsys):
         quality.plan(argparse.Namespace(**vars(args) | {"scale": 7}))
 
 
-def test_measured_rows_can_be_kept(small):
-    pictures = [small.render(seed, 0, 2) for seed in range(5)]
-    references = [small.render(seed, 1, 2) for seed in range(5)]
-    found = quality.measure(pictures, references, None, 2)
+def test_pictures_are_measured_once(small, monkeypatch):
+    pictures = [small.render(seed, 0, 2) for seed in range(4)]
+    references = [small.render(seed, 1, 2) for seed in range(4)]
+    file = small.folder / "scores" / "row.json"
+    found = quality.kept(file, pictures, references, None, 2)
     assert {"FID-Lite0", "KID-Lite0", "KID-crop-Lite0", "spectrum"} <= set(found.scores)
-    assert found.scores["KID-crop-Lite0"][3] == 50
-    assert found.objects == pytest.approx(1, abs=0.21) and found.psnr is None
-    json.dumps(found.scores)
+    assert found.scores["KID-crop-Lite0"][3] == 40
+    assert found.objects == pytest.approx(1, abs=0.26) and found.psnr is None
+
+    monkeypatch.setattr(quality, "measure", lambda pictures, *rest: len(pictures))
+    again = quality.kept(file, pictures, references, None, 2)
+    assert again.cost == found.cost and table({"a": again}) == table({"a": found})
+    with pytest.raises(TypeError):  # other pictures are measured anew
+        quality.kept(file, pictures[:3], references, None, 2)
