@@ -27,3 +27,14 @@ def blur_sigma(time: float, sigma: float, cosine_scale_3: float) -> float:
     Falls from `sigma` to a hundredth of it, so it is never exactly zero.
     """
     return sigma * (0.99 * cosine_factor(time, cosine_scale_3) + 0.01)
+
+
+def skipped_steps(steps: int, init_rate: float) -> int:
+    """Steps of a schedule that a stage leaves out at its start, at most all but one.
+
+    Args:
+        steps: of the whole schedule, >= 1 (AP-LDM's `num_resample_timesteps`).
+        init_rate: share of them, 0..1, rounded down as in the published code.
+    """
+    # Half a millionth of a step is what a share like 0.58 may fall short of its decimal.
+    return min(int(steps * init_rate + 1e-6), steps - 1)

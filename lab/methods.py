@@ -174,7 +174,8 @@ def _sampler(stage: Any) -> Any:
     """The SAMPLER of a stage."""
     import comfy.samplers
 
-    from hires_fusion.sampling.steps import between_steps, skip_residual
+    from hires_fusion.sampling.steps import between_steps
+    from hires_fusion.sampling.transforms import skip_residual
 
     sampler = comfy.samplers.sampler_object("euler")
     if stage.skip_residual:
@@ -221,5 +222,9 @@ METHODS: dict[str, Method] = {
     "dilated only": from_scratch(dilated_only),
     "DemoFusion": preset("DemoFusion"),
     "DemoFusion-Turbo": preset("DemoFusion-Turbo"),
+    # From the plain native picture: attentive guidance acts before these stages.
+    "RepLDM stages": preset("RepLDM"),
+    "AP-LDM stages": preset("AP-LDM"),
+    "FreeScale-style restart": preset("FreeScale-style restart"),
     **{name: ablation(**changes) for name, changes in ABLATIONS.items()},
 }

@@ -85,13 +85,15 @@ class Session:
         """
         import comfy.samplers
 
+        from hires_fusion.fusion_ops.schedule import skipped_steps
+
         guider = comfy.samplers.CFGGuider(model or self.model)
         guider.set_conds(self.encode(prompt), self.negative)
         guider.set_cfg(self.cfg if cfg is None else cfg)
         sampling = self.model.get_model_object("model_sampling")
         whole = steps or self.steps
         sigmas = comfy.samplers.calculate_sigmas(sampling, "ddim_uniform", whole)
-        sigmas = sigmas[min(round(whole * start), whole - 1) :]
+        sigmas = sigmas[skipped_steps(whole, start) :]
         sampler = sampler or comfy.samplers.sampler_object("euler")
         noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(seed))
         return guider.sample(noise, latent, sampler, sigmas, seed=seed, disable_pbar=True)

@@ -42,6 +42,8 @@ class Meter:
         session.model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, self._note)
         self.base = session.model.model
         self.gpu = session.model.load_device.type == "cuda"
+        # Of a CPU the process's own time, so that other programs on the machine don't count.
+        self.clock = time.perf_counter if self.gpu else time.process_time
         self._marks: list[tuple] = []
         self._examples: dict[tuple, tuple] = {}
         self._flops: dict[tuple, int] = {}
@@ -66,32 +68,32 @@ class Meter:
 
     def _mark(self) -> Any:
         if not self.gpu:
-            return time.perf_counter()
+            return self.clock()
         mark = torch.cuda.Event(enable_timing=True)
         mark.record()
         return mark
 
-    def start(self) -> float:
-        """Forget the calls so far, and start the clock."""
+    def start(self) -> tuple[float, float]:
+        """Forget the calls so far, and start the clocks."""
         self._marks.clear()
         if self.gpu:
             torch.cuda.synchronize()
             torch.cuda.reset_peak_memory_stats()
         else:
             forget_peak()
-        return time.perf_counter()
+        return time.perf_counter(), self.clock()
 
-    def stop(self, started: float) -> tuple[float, list[Call], float]:
-        """(seconds, calls, peak memory in MiB) since `start`."""
+    def stop(self, started: tuple[float, float]) -> tuple[float, float, list[Call], float]:
+        """(seconds, seconds of the device's work, calls, peak memory in MiB) since `start`."""
         if self.gpu:
             torch.cuda.synchronize()
-        seconds = time.perf_counter() - started
+        seconds, busy = time.perf_counter() - started[0], self.clock() - started[1]
         peak = torch.cuda.max_memory_allocated() / 2**20 if self.gpu else resident("VmHWM")
         calls = [
             Call(shape, before.elapsed_time(after) / 1000 if self.gpu else after - before)
             for shape, before, after in self._marks
         ]
-        return seconds, calls, peak
+        return seconds, busy, calls, peak
 
     def _replay(self, shape: tuple[int, ...], batch: int) -> None:
         """A call as one of this shape was, with another batch."""
@@ -120,7 +122,7 @@ class Meter:
         """(seconds of one evaluation at the native size, the batch at which it is least)."""
         shape = next(s for s in self._examples if s[-2:] == (native, native))
         found = []
-        for batch in batches if self.gpu else batches[:4]:
+        for batch in batches:
             try:
                 seconds = self._repeat(functools.partial(self._replay, shape, batch))
             except torch.OutOfMemoryError:
@@ -143,11 +145,11 @@ class Meter:
         while sum(seconds) < SHORTEST or len(seconds) < 2:
             if self.gpu:
                 torch.cuda.synchronize()
-            started = time.perf_counter()
+            started = self.clock()
             work()
             if self.gpu:
                 torch.cuda.synchronize()
-            seconds.append(time.perf_counter() - started)
+            seconds.append(self.clock() - started)
         return min(seconds)
 
 

@@ -6,13 +6,16 @@ The next node: write a file like `skip_residual.py`, add its class to NODES, giv
 picture.
 """
 
+from .attentive_guidance import AttentiveGuidance
 from .demo_model import LoadDemoModel
 from .dilated import DilatedSampling
 from .evaluate import EvaluateImages
 from .latents import DiffuseLatent, LatentList, MatchStatistics, StageList, UpsampleLatent
 from .progressive import ProgressiveUpscale
+from .schedule import InitRateSigmas, NativeLatent
 from .skip_residual import SkipResidual
 from .tiled import TiledDiffusion
+from .vae_limits import VAELimits
 from .view_prompts import ViewPrompts
 
 NODES = [
@@ -20,12 +23,16 @@ NODES = [
     TiledDiffusion,
     DilatedSampling,
     SkipResidual,
+    AttentiveGuidance,
+    InitRateSigmas,
     ViewPrompts,
+    NativeLatent,
     UpsampleLatent,
     DiffuseLatent,
     MatchStatistics,
     LatentList,
     StageList,
+    VAELimits,
     ProgressiveUpscale,
     EvaluateImages,
 ]

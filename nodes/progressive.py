@@ -45,8 +45,8 @@ class ProgressiveUpscale(io.ComfyNode):
                     min=1.01,
                     max=16.0,
                     step=0.01,
-                    tooltip="Final size against the native one. Each whole number on the way gets "
-                    "a stage. Not used if stages are listed.",
+                    tooltip="Final size against the native one. The preset chooses the sizes on "
+                    "the way (DemoFusion: every whole number). Not used if stages are listed.",
                 ),
                 io.Combo.Input(
                     "preset",
@@ -63,7 +63,13 @@ class ProgressiveUpscale(io.ComfyNode):
                     tooltip="Seed of all stages' noise and window shifts.",
                 ),
                 io.Int.Input(
-                    "steps", default=50, min=1, max=1000, tooltip="Sampling steps of each stage."
+                    "steps",
+                    default=50,
+                    min=1,
+                    max=1000,
+                    tooltip="Steps of each stage's "
+                    "schedule, of which it skips the init rate's share at the start (the papers' "
+                    "num_resample_timesteps).",
                 ),
                 io.Float.Input(
                     "cfg",
@@ -118,6 +124,16 @@ class ProgressiveUpscale(io.ComfyNode):
                     tooltip="Share of its steps that each stage runs. 1 is as published; lower "
                     "keeps more of the picture, as for a photograph.",
                 ),
+                advanced(
+                    io.String.Input(
+                        "init_rates",
+                        default="",
+                        optional=True,
+                        tooltip="Share of the schedule that each stage skips, such as 0.9, 0.8 "
+                        "for two stages; their sizes are then evenly apart. Empty for the "
+                        "preset's.",
+                    )
+                ),
             ],
             outputs=[
                 io.Latent.Output(display_name="latent", tooltip="The finished picture."),
@@ -158,6 +174,7 @@ def expand_stages(
     scale: float,
     preset: str,
     stages: str = "",
+    init_rates: str = "",
     vae: Any = None,
     long_side: int = 0,
     native: int = 0,
@@ -168,7 +185,7 @@ def expand_stages(
     first = check_latent(samples)
     if long_side:
         scale = long_side / (max(first) * cell_pixels(model.model))
-    plan = plan_stages(preset, scale, stages or "")
+    plan = plan_stages(preset, scale, stages or "", init_rates or "")
     cells = native_cells(model.model, native)
     check_plan(plan, vae, settings)
 
@@ -281,16 +298,13 @@ class StageBuilder:
             sampler = self.node(
                 "HRF_SkipResidual", sampler=sampler, cosine_scale_1=stage.cosine_scale_1
             )
-        whole = stage.steps or steps
         sigmas = self.node(
-            "BasicScheduler", model=model, scheduler=scheduler, steps=whole, denoise=1.0
+            "HRF_InitRateSigmas",
+            model=model,
+            init_rate=stage.start + (1 - stage.start) * (1 - strength),
+            num_resample_timesteps=stage.steps or steps,
+            scheduler=scheduler,
         )
-        start = stage.start + (1 - stage.start) * (1 - strength)
-        if skipped := min(round(whole * start), whole - 1):
-            split = self.graph.node(
-                "SplitSigmas", id=f"stage_{self.number}_SplitSigmas", sigmas=sigmas, step=skipped
-            )
-            sigmas = split.out(1)
         return self.node(
             "SamplerCustomAdvanced",
             noise=self.node("RandomNoise", noise_seed=(noise_seed + self.number) % 2**64),

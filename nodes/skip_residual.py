@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..sampling.steps import between_steps, skip_residual
+from ..sampling.steps import between_steps
+from ..sampling.transforms import skip_residual
 from .schema import schema
 
 

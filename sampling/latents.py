@@ -6,9 +6,13 @@ from typing import Any
 
 import comfy.latent_formats
 import comfy.model_base
+import comfy.model_management
 import comfy.model_sampling
 import comfy.supported_models
+import torch
 from torch import Tensor
+
+from ..fusion_ops.windows import aligned
 
 # Longer side of the training pictures in pixels, for video that of the host's own nodes.
 # Subclasses before their bases. Families that are not listed were trained at 1024.
@@ -111,3 +115,32 @@ def with_samples(latent: dict, samples: Tensor) -> dict:
     """The LATENT with other samples: every other key survives, but the empty latent's marker."""
     out = {k: v for k, v in latent.items() if k != "downscale_ratio_spacial"}
     return out | {"samples": samples}
+
+
+def native_latent(model: Any, size: tuple[int, int], batch_size: int) -> tuple[Tensor, float]:
+    """The empty latent of a BaseModel's native area in the shape of a larger picture.
+
+    Sides are native * sqrt(H / W) and native / sqrt(H / W), rounded down to cells (AP-LDM's code).
+
+    Args:
+        size: (height, width) of the final picture in pixels.
+
+    Returns:
+        (B, C, h, w) zeros, with a time axis of 1 where the model's latents have one, and how many
+        times larger the final picture is.
+
+    Raises:
+        ValueError: the final picture is not larger.
+    """
+    cell, patch, native = cell_pixels(model), patch_cells(model), native_cells(model)
+    ratio = (size[0] / size[1]) ** 0.5
+    height, width = (aligned(int(native * side + 1e-6), patch) for side in (ratio, 1 / ratio))
+    scale = max(size) / (max(height, width) * cell)
+    if scale <= 1:
+        raise ValueError(
+            f"{size[1]} x {size[0]} is not larger than the model's native {width * cell} x "
+            f"{height * cell}: ask for a larger picture, or use an empty latent"
+        )
+    frames = (1,) if getattr(model.latent_format, "latent_dimensions", 2) == 3 else ()
+    shape = (batch_size, model.latent_format.latent_channels, *frames, height, width)
+    return torch.zeros(shape, device=comfy.model_management.intermediate_device()), scale

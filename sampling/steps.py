@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from comfy.samplers import KSAMPLER
 from torch import Tensor
 
-from ..fusion_ops.schedule import cosine_factor
 from .latents import diffusion_time, noised
 from .samplers import Access, access
+
+Change = Callable[[Tensor, int], Tensor]
 
 
 class Steps:
@@ -39,8 +40,18 @@ class Steps:
         return noised(self.model_sampling, self.sigmas[step], self.noise, self.latent)
 
 
-# (x at the start of a step, step, the run) -> x
-Transform = Callable[[Tensor, int, Steps], Tensor]
+class Transform(NamedTuple):
+    """Something that changes x once in every step.
+
+    Attributes:
+        begin: called when a run starts, before the model is; returns (x, step) -> x for that run.
+            What it raises costs no sampling.
+        after: acts on what a step has made, and not on what it starts from. Between two steps
+            those of the first come before those of the second.
+    """
+
+    begin: Callable[[Steps], Change]
+    after: bool = False
 
 
 def between_steps(sampler: KSAMPLER, transform: Transform) -> StepSampler:
@@ -74,8 +85,7 @@ class StepSampler(KSAMPLER):
             out = function(
                 stepped_model, x, sigmas, callback=stepped_model.checked(callback), **options
             )
-            stepped_model.check_end()
-            return out
+            return stepped_model.finish(out)
 
         inner = KSAMPLER(stepped, self.extra_options, self.inpaint_options)
         return inner.sample(
@@ -98,7 +108,8 @@ class _SteppedModel:
         self._model = model
         self._steps = steps
         self._access: Access = sampler.access
-        self._transforms = sampler.transforms
+        self._starts = [t.begin(steps) for t in sampler.transforms if not t.after]
+        self._ends = [t.begin(steps) for t in sampler.transforms if t.after]
         self._options = sampler.extra_options
         self._step = -1
         self._call = 0  # calls made of this step
@@ -119,12 +130,20 @@ class _SteppedModel:
             # below the first one.
             given, expected = float(sigma.flatten()[0]), float(sigmas[self._step])
             self._expect(math.isclose(given, expected, rel_tol=1e-2))
-            new = x
-            for transform in self._transforms:
-                new = transform(new, self._step, self._steps)
             # In place: the sampler goes on from its own x, not from what the model was given.
-            x.copy_(new)
+            x.copy_(self._start(self._end(x, self._step - 1), self._step))
         return self._model(x, sigma, **kwargs)
+
+    def _start(self, x: Tensor, step: int) -> Tensor:
+        for change in self._starts:
+            x = change(x, step)
+        return x
+
+    def _end(self, x: Tensor, step: int) -> Tensor:
+        if step >= 0:
+            for change in self._ends:
+                x = change(x, step)
+        return x
 
     def checked(self, callback: Callable[[dict], None] | None) -> Callable[[dict], None]:
         """The callback, which samplers call after the first model call of each step."""
@@ -136,9 +155,10 @@ class _SteppedModel:
 
         return check
 
-    def check_end(self) -> None:
-        """Every step must have had its transform."""
+    def finish(self, x: Tensor) -> Tensor:
+        """The run's result. Every step must have had its transforms."""
         self._expect(self._step == len(self._steps.sigmas) - 2 and self._call == self._calls)
+        return self._end(x, self._step)
 
     def _expect(self, known: bool) -> None:
         if not known:
@@ -147,32 +167,3 @@ class _SteppedModel:
                 "can't be changed between them: leave its options at their defaults, or choose "
                 "euler"
             )
-
-
-def skip_residual(cosine_scale_1: float) -> Transform:
-    """x <- (1 - c1) x + c1 * reference, c1 = C(t)^cosine_scale_1 (DemoFusion 3.3, eq. 4 and 5).
-
-    The reference is the upsampled latent noised to the step's sigma; it is made from the run's
-    own noise and latent when it is needed, so nothing is kept but those two.
-    """
-
-    def mix(x: Tensor, step: int, steps: Steps) -> Tensor:
-        if step == 0:
-            _check_reference(steps)
-        share = cosine_factor(steps.time(step), cosine_scale_1)
-        return (1 - share) * x + share * steps.reference(step)
-
-    return mix
-
-
-def _check_reference(steps: Steps) -> None:
-    if steps.latent is None or not steps.latent.any():
-        raise ValueError(
-            "the skip residual needs the upsampled picture as latent_image of the sampler; "
-            "an empty latent has nothing to follow"
-        )
-    if not steps.noise.any():
-        raise ValueError(
-            "the skip residual needs the sampler's own noise: connect RandomNoise "
-            "instead of DisableNoise"
-        )

@@ -43,7 +43,7 @@ def default(kind: str, options: dict[str, Any]) -> Any:
     if "default" in options:
         return options["default"]
     empty = {"INT": 0, "FLOAT": 0.0, "STRING": "", "BOOLEAN": False}
-    return empty[kind] if kind in empty else options["options"][0]
+    return empty[kind] if kind in empty else [*options["options"], ""][0]
 
 
 def is_link(value: Any) -> bool:
@@ -103,7 +103,7 @@ class Graph:
             for name, what in zip(names, self.info[kind]["output"], strict=True)
         ]
         size = [320, 40 + 22 * max(len(sockets), len(outputs)) + height]
-        if kind == "PreviewImage":
+        if kind in ("PreviewImage", "LoadImage"):
             size = list(PREVIEW)
         node = {
             "id": int(number),

@@ -211,6 +211,8 @@ def start_server(
     try:
         for name in FOLDERS:
             (base / name).mkdir()
+        # What Load Image shows before a picture is chosen.
+        shutil.copy(ROOT / "demo" / "example.png", base / "input")
         for name, folder in packs.items():
             (base / "custom_nodes" / name).symlink_to(folder, target_is_directory=True)
         command = [str(python), str(host / "main.py"), *_arguments(host, base, cpu)]

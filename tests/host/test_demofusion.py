@@ -13,7 +13,8 @@ from hires_fusion.fusion_ops.filters import match_statistics
 from hires_fusion.fusion_ops.upsample import resize
 from hires_fusion.sampling.denoiser import add_views
 from hires_fusion.sampling.plan import DilatedViews, LocalViews
-from hires_fusion.sampling.steps import between_steps, skip_residual
+from hires_fusion.sampling.steps import Transform, between_steps
+from hires_fusion.sampling.transforms import skip_residual
 from lab.reference import demofusion
 
 from .stub import cond, patcher, sample
@@ -109,17 +110,15 @@ def test_a_skip_residual_that_never_lets_go_follows_the_reference():
 def test_transforms_add_up():
     order = []
 
-    def note(label):
-        def transform(x, step, run):
-            order.append((step, label))
-            return x
-
-        return transform
+    def note(label, after=False):
+        return Transform(lambda run: lambda x, step: order.append((step, label)) or x, after)
 
     sampler = comfy.samplers.sampler_object("euler")
-    sampler = between_steps(between_steps(sampler, note("a")), note("b"))
+    for transform in (note("a"), note("end", after=True), note("b")):
+        sampler = between_steps(sampler, transform)
     sample(patcher(textured), noise_for((1, 4, 8, 8), 1), sampler=sampler, steps=2)
-    assert order == [(0, "a"), (0, "b"), (1, "a"), (1, "b")]
+    first, second = [(0, "a"), (0, "b"), (0, "end")], [(1, "a"), (1, "b"), (1, "end")]
+    assert order == first + second
 
 
 def test_nothing_to_follow_is_refused():

@@ -16,7 +16,8 @@ from hires_fusion.fusion_ops import lattices
 from hires_fusion.sampling import latents
 from hires_fusion.sampling.denoiser import add_views
 from hires_fusion.sampling.plan import KEY, DilatedViews, LocalViews
-from hires_fusion.sampling.steps import between_steps, skip_residual
+from hires_fusion.sampling.steps import between_steps
+from hires_fusion.sampling.transforms import skip_residual
 
 from .families import FAMILIES, cond, latent, tiny
 from .stub import patcher, sample

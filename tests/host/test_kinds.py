@@ -15,7 +15,8 @@ from hires_fusion.sampling import lift
 from hires_fusion.sampling.denoiser import add_views
 from hires_fusion.sampling.latents import diffusion_time
 from hires_fusion.sampling.plan import DilatedViews, LocalViews
-from hires_fusion.sampling.steps import between_steps, skip_residual
+from hires_fusion.sampling.steps import between_steps
+from hires_fusion.sampling.transforms import skip_residual
 
 from .families import FAMILIES, tiny
 from .stub import cond, patcher, sample

@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from hires_fusion.fusion_ops.schedule import skipped_steps
 from lab.methods import METHODS, NATIVE, Task, draw_native, progressive
 from lab.pack import Session
 
+STARTS = {"DemoFusion-Turbo": 0.3, "RepLDM stages": 0.8, "AP-LDM stages": 0.8}
 PROMPT, SEED, STEPS = "a red hot-air balloon at sunset", 5, 2
 
 
@@ -17,7 +19,8 @@ def session():
 
 
 def task(session, scale=2):
-    return Task(session, PROMPT, SEED, scale, draw_native(session, PROMPT, SEED))
+    return Task(session, STARTS = {"DemoFusion-Turbo": 0.3, "RepLDM stages": 0.8, "AP-LDM stages": 0.8}
+PROMPT, SEED, scale, draw_native(session, PROMPT, SEED))
 
 
 def node(kind, **inputs):
@@ -48,6 +51,7 @@ def workflow(preset, scale):
             preset=preset,
             noise_seed=SEED,
             view_batch_size=0,
+            vae=["demo", 2],
             **common,
         ),
     }
@@ -57,7 +61,7 @@ def workflow(preset, scale):
     return prompt
 
 
-@pytest.mark.parametrize(("preset", "scale"), [("DemoFusion", 3), ("DemoFusion-Turbo", 2)])
+@pytest.mark.parametrize(("preset", "scale"), [("DemoFusion", 3), ("DemoFusion-Turbo", 2), ("RepLDM", 2)])
 def test_presets_draw_what_progressive_upscale_draws(run, session, preset, scale):
     latents = run(workflow(preset, scale)).latents
     asked = task(session, scale)
@@ -83,6 +87,9 @@ def test_every_method_draws_a_picture_and_its_calls_are_counted(session, name):
         "dilated only": 1 + lattices,
         "DemoFusion-Turbo": 9 + lattices,
         "without dilation": windows,
+        "RepLDM stages": 1,
+        "AP-LDM stages": 1,
+        "FreeScale-style restart": 1,
     }.get(name, windows + lattices)
-    steps = STEPS - round(STEPS * 0.3) if name == "DemoFusion-Turbo" else STEPS
+    steps = STEPS - skipped_steps(STEPS, STARTS.get(name, 0))
     assert session.calls - before == branches * steps * views

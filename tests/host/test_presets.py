@@ -47,30 +47,40 @@ def first(nodes, kind):
 def test_turbo_has_wider_windows_and_a_later_start():
     nodes = expand(preset="DemoFusion-Turbo", steps=10, cfg=1.0)
     assert first(nodes, "HRF_TiledDiffusion")["stride"] == 24
-    assert first(nodes, "SplitSigmas")["step"] == 3
-    assert first(nodes, "BasicScheduler")["steps"] == 10
+    assert first(nodes, "HRF_InitRateSigmas")["init_rate"] == 0.3
+    assert first(nodes, "HRF_InitRateSigmas")["num_resample_timesteps"] == 10
     assert first(nodes, "CFGGuider")["cfg"] == 1.0
     published = expand()
     assert first(published, "HRF_TiledDiffusion")["stride"] == 16
-    assert first(published, "SplitSigmas") is None
-    assert {kind for kind, _ in nodes.values()} == {
-        "SplitSigmas",
-        *(kind for kind, _ in published.values()),
-    }
+    assert first(published, "HRF_InitRateSigmas")["init_rate"] == 0
+    assert {kind for kind, _ in nodes.values()} == {kind for kind, _ in published.values()}
+
+
+@pytest.mark.parametrize("preset", ["RepLDM", "AP-LDM", "FreeScale-style restart"])
+def test_pixel_presets_sample_the_whole_picture(preset):
+    nodes = expand(preset=preset, vae=object(), init_rates="0.7")
+    kinds = {kind for kind, _ in nodes.values()}
+    assert first(nodes, "HRF_UpsampleLatent")["method"] == "pixel bicubic"
+    assert first(nodes, "HRF_InitRateSigmas")["init_rate"] == 0.7
+    assert not kinds & {"HRF_TiledDiffusion", "HRF_DilatedSampling"}
+    assert ("HRF_MatchStatistics" in kinds) == (preset == "RepLDM")
+    assert ("HRF_SkipResidual" in kinds) == preset.startswith("FreeScale")
+    with pytest.raises(ValueError, match="connect a VAE"):
+        expand(preset=preset)
 
 
 @pytest.mark.parametrize(
     ("preset", "strength", "skipped"),
     [
-        ("DemoFusion", 1.0, None),
-        ("DemoFusion", 0.6, 4),
-        ("DemoFusion", 0.01, 9),
-        ("DemoFusion-Turbo", 0.5, 6),  # half of the seven steps that are run
+        ("DemoFusion", 1.0, 0),
+        ("DemoFusion", 0.6, 0.4),
+        ("DemoFusion", 0.01, 0.99),
+        ("DemoFusion-Turbo", 0.5, 0.65),  # half of the seven tenths that are run
     ],
 )
 def test_strength_is_the_share_of_its_steps_that_a_stage_runs(preset, strength, skipped):
-    split = first(expand(preset=preset, strength=strength), "SplitSigmas")
-    assert (split and split["step"]) == skipped
+    nodes = expand(preset=preset, strength=strength)
+    assert first(nodes, "HRF_InitRateSigmas")["init_rate"] == pytest.approx(skipped)
 
 
 def test_full_strength_is_the_same_graph_as_without_it():

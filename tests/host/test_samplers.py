@@ -15,7 +15,7 @@ from hires_fusion.sampling import samplers as table
 from hires_fusion.sampling.denoiser import add_views
 from hires_fusion.sampling.plan import DilatedViews, LocalViews
 from hires_fusion.sampling.samplers import NOTHING, SAMPLERS, SLOPES, X0, Access, access
-from hires_fusion.sampling.steps import between_steps
+from hires_fusion.sampling.steps import Transform, between_steps
 
 from .stub import patcher, sample
 
@@ -63,7 +63,8 @@ def same(x, step, run):
 def changed(name, transform, **options):
     sampler = name if not isinstance(name, str) else comfy.samplers.sampler_object(name)
     sampler.extra_options = {**sampler.extra_options, **options}
-    return between_steps(sampler, transform)
+    begun = Transform(lambda run: lambda x, step: transform(x, step, run))
+    return between_steps(sampler, begun)
 
 
 def schedule(model, name="simple", steps=5):

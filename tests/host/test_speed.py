@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 
 import pytest
@@ -101,7 +102,9 @@ def test_operations_are_those_of_the_layers(bench):
 
 
 def test_limits_and_shares():
-    row = Row("a", 2, seconds=10.0, stages=(10.0,), evaluations=36, at_native=True, flops=4e12)
+    row = Row(
+        "a", 2, seconds=12.0, busy=10.0, stages=(10.0,), evaluations=36, at_native=True, flops=4e12
+    )
     limits = Limits(0.1, 4, 1e12)
     assert limits.shares(row) == {
         "of_limit": pytest.approx(0.36),
@@ -116,9 +119,7 @@ def test_limits_and_shares():
 
 def test_the_limit_is_measured(bench):
     limits = bench.limits
-    assert (
-        0 < limits.native_seconds <= bench.native.seconds and limits.native_batch in speed.BATCHES
-    )
+    assert 0 < limits.native_seconds <= bench.native.busy and limits.native_batch in speed.BATCHES
     # Convolutions may be cheaper than they count (Winograd), not by more than this.
     rate = bench.native.flops / bench.native.evaluations / limits.native_seconds
     assert 0 < rate < 4 * limits.matrix_rate
@@ -139,7 +140,9 @@ def test_nodes_of_other_packs_are_found_and_run(bench, tmp_path, monkeypatch):
     assert speed_others.load_packs([tmp_path]) == ["somebodys-pack"]
     failing = other._replace(label="Failing", values={"tile_width": 13})
     gone = Other("Gone", "NobodysNode", {})
-    half, failed, absent = bench.rows([2], [], [other, failing, gone])[-3:]
+    more = tmp_path / "more"
+    shutil.copytree(pack, more / "another")
+    *_, half, failed, absent, again = bench.rows([2], [more], [other, failing, gone])
     node = speed_others.node_class("SomebodysHalf")
     assert node.told[-2] == {
         "tile_width": 256,
@@ -148,6 +151,7 @@ def test_nodes_of_other_packs_are_found_and_run(bench, tmp_path, monkeypatch):
         "strength": 0.5,
     }
     assert half.seconds > 0 and half.evaluations == 2
+    assert again.method == speed.AGAIN and again.evaluations == 18
     assert failed.note == "failed: no tiles of 13" and failed.seconds is None
     assert absent.note == "absent: the host has no node NobodysNode"
 

@@ -6,54 +6,14 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
-import re
-from collections.abc import Iterator
-from pathlib import Path
+import itertools
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-SHIPPED = ("nodes", "sampling", "demo")
-HOST = re.compile(r"(comfy\w*|nodes|folder_paths|latent_preview|node_helpers)(\.|$)")
+from tools.symbols import PAGE, ROW, used
 
-
-def dotted(node: ast.AST) -> str | None:
-    """a.b.c as text, None for anything else."""
-    if isinstance(node, ast.Attribute):
-        inner = dotted(node.value)
-        return inner and f"{inner}.{node.attr}"
-    return node.id if isinstance(node, ast.Name) else None
-
-
-def uses(path: Path) -> Iterator[tuple[str, ast.Call | None]]:
-    """(full name of a host symbol, its call) in a file; None where it is not called."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    names: dict[str, str] = {}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            found = [n.name for n in node.names if HOST.match(n.name)]
-            names |= {n.split(".")[0]: n.split(".")[0] for n in found}
-        elif isinstance(node, ast.ImportFrom) and not node.level and HOST.match(node.module):
-            names |= {n.asname or n.name: f"{node.module}.{n.name}" for n in node.names}
-    calls = {id(n.func): n for n in ast.walk(tree) if isinstance(n, ast.Call)}
-    inner = {id(n.value) for n in ast.walk(tree) if isinstance(n, ast.Attribute)}
-    for node in ast.walk(tree):
-        text = dotted(node) if id(node) not in inner else None
-        if text and (head := text.split(".")[0]) in names:
-            yield names[head] + text[len(head) :], calls.get(id(node))
-
-
-def used() -> dict[str, list[ast.Call]]:
-    """Every host symbol of the shipped rooms, with its calls."""
-    found: dict[str, list[ast.Call]] = {}
-    for path in (p for room in SHIPPED for p in sorted((ROOT / room).rglob("*.py"))):
-        for name, call in uses(path):
-            found.setdefault(name, []).extend([call] if call else [])
-    return found
-
-
-USED = used()
+USED = {name: [*itertools.chain(*places.values())] for name, places in used().items()}
 
 
 def resolve(name: str) -> Any:
@@ -91,6 +51,5 @@ def test_a_symbol_exists_and_takes_what_it_is_given(name):
 
 
 def test_the_compatibility_page_lists_every_symbol():
-    page = (ROOT / "docs" / "compatibility.md").read_text(encoding="utf-8")
-    listed = set(re.findall(r"^\| `((?:comfy|folder_paths)[\w.]*)` \|", page, re.M))
-    assert listed == USED.keys()
+    listed = {match[1] for match in ROW.finditer(PAGE.read_text(encoding="utf-8"))}
+    assert listed == USED.keys(), "run python -m tools.symbols"

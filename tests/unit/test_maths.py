@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from hires_fusion.fusion_ops.filters import blur, match_statistics
-from hires_fusion.fusion_ops.schedule import blur_sigma, cosine_factor
+from hires_fusion.fusion_ops.schedule import blur_sigma, cosine_factor, skipped_steps
 from hires_fusion.fusion_ops.stages import PRESETS, plan_stages, stage_size
 from hires_fusion.fusion_ops.upsample import resize
 
@@ -92,9 +92,58 @@ def test_presets_plan_every_whole_number():
 
 
 def test_windows_of_a_preset_fit_any_native_size():
-    (turbo,), (published,) = PRESETS["DemoFusion-Turbo"], PRESETS["DemoFusion"]
+    (turbo,), (published,) = PRESETS["DemoFusion-Turbo"].rows, PRESETS["DemoFusion"].rows
     assert [turbo.stride_cells(n) for n in (128, 64, 32)] == [96, 48, 24]
     assert [published.stride_cells(n) for n in (128, 64, 1)] == [64, 32, 1]
+
+
+def pixels(preset, target, init_rates="", native=(1024, 1024)):
+    """Sizes of the stages of SDXL's pictures, as the papers give them."""
+    cells = tuple(side // 8 for side in native)
+    plan = plan_stages(preset, target / native[0], init_rates=init_rates)
+    return [tuple(side * 8 for side in stage_size(cells, stage.scale)) for stage in plan]
+
+
+def test_pixel_space_stages_have_the_published_sizes():
+    assert pixels("RepLDM", 4096) == [(2560, 2560), (4096, 4096)]
+    assert pixels("AP-LDM", 4096) == [(2984, 2984), (4096, 4096)]
+    assert pixels("RepLDM", 3072, "0.8, 0.8") == [(2048, 2048), (3072, 3072)]
+    assert pixels("AP-LDM", 3072, "[0.8, 0.8]") == [(2288, 2288), (3072, 3072)]
+    assert pixels("RepLDM", 2048) == pixels("AP-LDM", 2048) == [(2048, 2048)]
+    assert pixels("FreeScale-style restart", 4096) == [(2048, 2048), (4096, 4096)]
+    assert pixels("FreeScale-style restart", 3072) == [(2048, 2048), (3072, 3072)]
+    assert pixels("RepLDM", 2048, native=(768, 1360))[-1] == (2048, 3624)
+
+
+def test_pixel_space_stages_start_where_they_are_published_to():
+    assert [s.start for s in plan_stages("RepLDM", 4)] == [0.9, 0.8]
+    assert [s.start for s in plan_stages("RepLDM", 3)] == [0.8]
+    repldm, apldm = plan_stages("RepLDM", 2)[0], plan_stages("AP-LDM", 2)[0]
+    assert repldm.match and not apldm.match and repldm.lift == "pixel bicubic"
+    assert not (repldm.tiled or repldm.dilated or repldm.skip_residual)
+    restart = plan_stages("FreeScale-style restart", 2)[0]
+    assert restart.start == 0.3 and restart.skip_residual and restart.cosine_scale_1 == 2
+
+
+def test_init_rates_replace_the_stages():
+    plan = plan_stages("DemoFusion", 4, init_rates="0.5, 0.6, 0.7")
+    assert [(s.scale, s.start) for s in plan] == [(2, 0.5), (3, 0.6), (4, 0.7)]
+    assert [s.scale for s in plan_stages("DemoFusion", 4, init_rates="0")] == [4]
+
+
+@pytest.mark.parametrize("rates", ["1", "x", "0.5; 0.6", "-0.1"])
+def test_bad_init_rates_are_refused_with_the_fix(rates):
+    with pytest.raises(ValueError, match=r"0\.9, 0\.8"):
+        plan_stages("RepLDM", 2, init_rates=rates)
+    with pytest.raises(ValueError, match="empty one"):
+        plan_stages("RepLDM", 2, '[{"scale": 2}]', init_rates="0.8")
+
+
+def test_a_stage_skips_its_share_rounded_down():
+    # AP-LDM: 0.8 of 50 leaves the last 10, 0.9 the last 5.
+    assert [50 - skipped_steps(50, rate) for rate in (0.8, 0.9, 0.0)] == [10, 5, 50]
+    assert skipped_steps(25, 0.5) == 12 and skipped_steps(50, 0.58) == 29
+    assert skipped_steps(4, 0.99) == 3 and skipped_steps(1, 0.9) == 0
 
 
 def test_listed_stages_take_the_preset_for_what_they_leave_out():

@@ -2,8 +2,11 @@
 
 import time
 
+import comfy.cldm.cldm
+import comfy.controlnet
 import comfy.model_management
 import comfy.utils
+import torch
 from comfy_execution.graph_utils import GraphBuilder
 
 
@@ -56,4 +59,31 @@ class Expand:
         return {"result": (second.out(0),), "expand": graph.finalize()}
 
 
-NODE_CLASS_MAPPINGS = {"HRFT_Slow": Slow, "HRFT_Fail": Fail, "HRFT_Expand": Expand}
+class RandomControlNet:
+    """A ControlNet of the host's class with small random weights, for the demo model's UNet."""
+
+    CATEGORY = "testing"
+    RETURN_TYPES = ("CONTROL_NET",)
+    FUNCTION = "make"
+    INPUT_TYPES = classmethod(lambda cls: {"required": {"model": ("MODEL",)}})
+
+    def make(self, model):
+        without = ("out_channels", "transformer_depth_output")
+        known = model.model.model_config.unet_config
+        config = {k: v for k, v in known.items() if k not in without}
+        config |= {"num_heads": 8, "dtype": torch.float32}
+        network = comfy.cldm.cldm.ControlNet(hint_channels=3, **config)
+        generator = torch.Generator().manual_seed(6)
+        for weight in network.parameters():
+            spread = 0.02 if weight.ndim == 1 else 0.2 * weight[0].numel() ** -0.5
+            weight.data = spread * torch.randn(weight.shape, generator=generator)
+        device = comfy.model_management.get_torch_device()
+        return (comfy.controlnet.ControlNet(network.eval(), load_device=device),)
+
+
+NODE_CLASS_MAPPINGS = {
+    "HRFT_Slow": Slow,
+    "HRFT_Fail": Fail,
+    "HRFT_Expand": Expand,
+    "HRFT_RandomControlNet": RandomControlNet,
+}
