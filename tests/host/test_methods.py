@@ -19,8 +19,7 @@ def session():
 
 
 def task(session, scale=2):
-    return Task(session, STARTS = {"DemoFusion-Turbo": 0.3, "RepLDM stages": 0.8, "AP-LDM stages": 0.8}
-PROMPT, SEED, scale, draw_native(session, PROMPT, SEED))
+    return Task(session, PROMPT, SEED, scale, draw_native(session, PROMPT, SEED))
 
 
 def node(kind, **inputs):
@@ -61,7 +60,9 @@ def workflow(preset, scale):
     return prompt
 
 
-@pytest.mark.parametrize(("preset", "scale"), [("DemoFusion", 3), ("DemoFusion-Turbo", 2), ("RepLDM", 2)])
+@pytest.mark.parametrize(
+    ("preset", "scale"), [("DemoFusion", 3), ("DemoFusion-Turbo", 2), ("RepLDM", 2)]
+)
 def test_presets_draw_what_progressive_upscale_draws(run, session, preset, scale):
     latents = run(workflow(preset, scale)).latents
     asked = task(session, scale)
