@@ -217,9 +217,8 @@ class Gallery:
                 time=asked.time,
             )
             side = NATIVE * CELL * scale
-            with Meter(self.session) as meter:
-                image = render(scene, side, side).image
-            _save(to_image(torch.from_numpy(image).movedim(-1, 0)[None]), path, meter.cost)
+            image = render(scene, side, side).image
+            _save(to_image(torch.from_numpy(image).movedim(-1, 0)[None]), path, Cost())
         return path
 
 

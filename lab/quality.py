@@ -29,6 +29,7 @@ from .gallery import Cost, Gallery, cost_of, load
 from .measures import fidelity, seam_score, window_edges
 from .methods import CELL, METHODS, NATIVE
 from .models import write_json
+from .pack import enter
 
 RENDERS = "true renders"
 CROPS = 10  # of native size from each picture: DemoFusion's protocol
@@ -208,6 +209,7 @@ def main() -> None:
     p.add_argument("--out", type=Path, help="folder of pictures and results")
     args = p.parse_args()
     torch.set_num_threads(args.threads)
+    enter()
     try:
         parts = plan(args)
         gallery = Gallery(args.out, args.steps, args.cfg)
