@@ -10,10 +10,11 @@ import torch
 
 from .features import Extractor, InceptionV3, Lite0
 from .images import Images, Source, check_crops
-from .metrics import DEFAULT, METRICS, SETS, Score, has_features, notes
+from .metrics import DEFAULT, FIDELITY, METRICS, SETS, Score, has_features, notes
+from .packages import need
 from .perceptual import load_lpips
 from .run import Run, Watch
-from .scorers import SOURCES, Scorer, load_scorer
+from .scorers import SOURCES, Scorer, default_folder, load_scorer
 
 __all__ = ["DEFAULT", "METRICS", "Score", "compare"]
 
@@ -63,6 +64,9 @@ def compare(
     made, seen = Images(generated, "generated"), Images(reference, "reference")
     scorers = dict(scorers or {})
     check(metrics, made, seen, crops, crop_size, prompts, scorers)
+    for name in FIDELITY.intersection(metrics):
+        need("torch_fidelity", name)
+    models = default_folder(models)
     network = _extractor(extractor, device) if has_features(metrics) else None
     lpips = load_lpips(models, device) if "LPIPS" in metrics else None
     for name in metrics:

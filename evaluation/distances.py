@@ -18,7 +18,7 @@ from torch import Tensor
 from .packages import need
 
 NEIGHBOURS = 3  # precision and recall, arXiv 1904.06991
-KERNEL_SUBSET = 1000  # KID, arXiv 1801.01401
+KERNEL_SUBSET, KERNEL_SUBSETS = 1000, 50  # KID, arXiv 1801.01401
 ENOUGH_FOR_SPLITS = 5000  # Inception Score: images from which on it is a mean over 10 splits
 
 
@@ -46,14 +46,15 @@ def frechet(first: Tensor, second: Tensor) -> float:
 def kernel(first: Tensor, second: Tensor) -> float:
     """KID, arXiv 1801.01401: unbiased squared MMD with the cubic kernel; may be below 0.
 
-    Of sets of one size up to 1000 it takes all pairs; else the mean over 100 random subsets.
+    Of sets of one size up to 1000 it takes all pairs; else the mean over random subsets.
     """
     fidelity = need("torch_fidelity.metric_kid", "KID")
     size = min(len(first), len(second), KERNEL_SUBSET)
+    subsets = 1 if len(first) == len(second) == size else KERNEL_SUBSETS
     found = fidelity.kid_features_to_metric(
         first.double(),
         second.double(),
-        kid_subsets=1 if len(first) == len(second) == size else 100,
+        kid_subsets=subsets,
         kid_subset_size=size,
         verbose=False,
     )

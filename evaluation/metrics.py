@@ -57,6 +57,7 @@ SETS = {
     "recall": SetMetric("pooled", _NEAR, (0, 1), _recall),
     "IS": SetMetric("logits", 1, (1, math.inf), _inception_score),
 }
+FIDELITY = {"KID", "precision", "recall", "IS"}  # computed by torch-fidelity
 METRICS = (*SETS, "spectrum", "LPIPS", *SOURCES)
 DEFAULT = ("FID", "sFID", "KID", "precision", "recall", "IS", "spectrum")
 HIGHER_IS_BETTER = {"precision", "recall", "IS", *SOURCES}

@@ -219,16 +219,10 @@ class ImageReward:
         return torch.tensor(scores, dtype=torch.float32)
 
 
-def models_folder(folder: Path | None, metric: str) -> Path:
-    """The folder of models: the given one, else that of the environment."""
+def default_folder(folder: Path | str | None) -> Path | None:
+    """The folder of models: the given one, else that of the environment, else none."""
     found = folder or os.environ.get(FOLDER_VARIABLE)
-    if not found:
-        raise MissingModel(
-            f"{metric} needs weights: say in which folder models lie (--models, or "
-            f"{FOLDER_VARIABLE} in the environment); there it wants {SOURCES[metric].path} from "
-            f"{SOURCES[metric].origin}"
-        )
-    return Path(found)
+    return Path(found) if found else None
 
 
 def load_scorer(
@@ -241,7 +235,13 @@ def load_scorer(
         MissingPackage: a package is missing, with the pip line.
     """
     source = SOURCES[metric]
-    folder = models_folder(folder, metric)
+    folder = default_folder(folder)
+    if folder is None:
+        raise MissingModel(
+            f"{metric} needs weights: say in which folder models lie (--models, or "
+            f"{FOLDER_VARIABLE} in the environment); there it wants {source.path} from "
+            f"{source.origin}"
+        )
     path = folder / source.path
     if metric == "HPSv2":
         return HPSv2(_file(path, metric, source.origin), device)
