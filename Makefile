@@ -65,6 +65,10 @@ train: python
 	$(VENV)/python -m lab.encode
 	$(VENV)/python -m lab.train_unet --minutes $(MINUTES)
 	$(VENV)/python -m lab.train_unet --export
+	$(VENV)/python -m lab.train_refiner
+	$(VENV)/python -m lab.train_refiner --export
+	$(VENV)/python -m lab.fuser_pairs
+	$(VENV)/python -m lab.train_fusers
 
 # The figures of docs/benchmarks.md.
 bench: python
@@ -73,6 +77,11 @@ bench: python
 	$(VENV)/python -m lab.repetition --native 64
 	$(VENV)/python -m lab.repetition --seeds 16 --scale 3
 	$(VENV)/python -m lab.overhead
+	$(VENV)/python -m lab.dataset --count 256 --seed 9 --kinds balloon,boat,lighthouse --out lab/runs/held
+	$(VENV)/python -m lab.train_refiner --measure --shipped --count 256
+	$(VENV)/python -m lab.fuser_pairs --count 256 --seed 22 --whole --out lab/runs/held_pairs
+	$(VENV)/python -m lab.fuser_pairs
+	$(VENV)/python -m lab.train_fusers --report --count-objects --network
 
 # How good each method is, against true renders: BENCH=--quick (under 10 minutes on 2 cores), nothing
 # (over an hour), or BENCH=--full (for a GPU). Goes on where it was interrupted.

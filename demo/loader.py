@@ -21,13 +21,14 @@ from .unet import DemoLatentFormat, DemoSDXL
 from .vae import make_local, pad_state_dict
 
 FOLDER = Path(__file__).resolve().parent
-FILES = ("unet.safetensors", "text_encoder.safetensors", "vae.safetensors", "config.json")
+FILES = ("text_encoder.safetensors", "vae.safetensors", "config.json")
+UNETS = {"base": "unet.safetensors", "refiner": "refiner.safetensors"}
 
 
-def missing_files(folder: str | Path | None = None) -> list[str]:
+def missing_files(folder: str | Path | None = None, variant: str = "base") -> list[str]:
     """Names of the demo model's files that are not in `folder` (default: this package's)."""
     folder = Path(folder) if folder else FOLDER
-    return [name for name in FILES if not (folder / name).is_file()]
+    return [name for name in (UNETS[variant], *FILES) if not (folder / name).is_file()]
 
 
 def _load_unet(state: dict[str, Tensor], config: dict):
@@ -78,12 +79,13 @@ def _load_vae(state: dict[str, Tensor], config: dict) -> comfy.sd.VAE:
     return vae
 
 
-def load_demo_model(folder: str | Path | None = None):
+def load_demo_model(folder: str | Path | None = None, variant: str = "base"):
     """Load the demo model.
 
     Args:
         folder: where the weights lie; the folder of this module by default. The tokenizer is
             looked for there first, then beside this module.
+        variant: "base", or "refiner" for the UNet of the last steps; the rest is the same.
 
     Returns:
         `(MODEL, CLIP, VAE)`: a `ModelPatcher`, a `comfy.sd.CLIP` and a `comfy.sd.VAE`.
@@ -92,7 +94,7 @@ def load_demo_model(folder: str | Path | None = None):
         FileNotFoundError: a file is missing; the message says how to get it.
     """
     folder = Path(folder) if folder else FOLDER
-    if missing := missing_files(folder):
+    if missing := missing_files(folder, variant):
         raise FileNotFoundError(
             f"The demo model is not complete: {', '.join(missing)} not found in {folder}. "
             "Install HiRes Fusion from a release or a full clone, which hold the weights, or "
@@ -100,8 +102,8 @@ def load_demo_model(folder: str | Path | None = None):
         )
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     state = {
-        name: comfy.utils.load_torch_file(str(folder / f"{name}.safetensors"), safe_load=True)
-        for name in ("unet", "text_encoder", "vae")
+        name: comfy.utils.load_torch_file(str(folder / file), safe_load=True)
+        for name, file in (("unet", UNETS[variant]), ("text_encoder", FILES[0]), ("vae", FILES[1]))
     }
     tokenizer = folder / "tokenizer"
     if not (tokenizer / "vocab.json").is_file():

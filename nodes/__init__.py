@@ -7,13 +7,18 @@ picture.
 """
 
 from .attentive_guidance import AttentiveGuidance
+from .critic import CriticProvider
+from .critic_core import CritiCore, MergePrompt
+from .critic_roles import CritiqueImage, DecomposePrompt, ExpandTags
 from .demo_model import LoadDemoModel
 from .dilated import DilatedSampling
 from .evaluate import EvaluateImages
+from .fusers import AdaptiveGlobalFusion, DynamicSpatialFusion
 from .latents import DiffuseLatent, LatentList, MatchStatistics, StageList, UpsampleLatent
 from .progressive import ProgressiveUpscale
 from .schedule import InitRateSigmas, NativeLatent
 from .skip_residual import SkipResidual
+from .spec_fusion import Cadr, SpecFusion
 from .tiled import TiledDiffusion
 from .vae_limits import VAELimits
 from .view_prompts import ViewPrompts
@@ -31,8 +36,18 @@ NODES = [
     DiffuseLatent,
     MatchStatistics,
     LatentList,
+    AdaptiveGlobalFusion,
+    DynamicSpatialFusion,
+    SpecFusion,
+    Cadr,
     StageList,
     VAELimits,
     ProgressiveUpscale,
+    CriticProvider,
+    DecomposePrompt,
+    ExpandTags,
+    CritiqueImage,
+    MergePrompt,
+    CritiCore,
     EvaluateImages,
 ]

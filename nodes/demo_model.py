@@ -18,7 +18,16 @@ class LoadDemoModel(io.ComfyNode):
             description="The pack's own small diffusion model (native size 256 x 256 pixels). It "
             "draws procedural landscapes with one object and fails at high resolution as large "
             "models do, so that methods can be tried in seconds and without any download.",
-            inputs=[],
+            inputs=[
+                io.Combo.Input(
+                    "variant",
+                    options=["base", "refiner"],
+                    default="base",
+                    optional=True,
+                    tooltip="base draws whole pictures. refiner is for the last third of the "
+                    "steps (image to image with a denoise up to 0.36), and draws nothing alone.",
+                )
+            ],
             outputs=[
                 io.Model.Output(tooltip="SDXL-like UNet, noise (eps) prediction."),
                 io.Clip.Output(tooltip="Its small text encoder."),
@@ -27,7 +36,7 @@ class LoadDemoModel(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls) -> io.NodeOutput:
+    def execute(cls, variant="base") -> io.NodeOutput:
         from ..demo.loader import load_demo_model
 
-        return io.NodeOutput(*load_demo_model())
+        return io.NodeOutput(*load_demo_model(variant=variant))

@@ -91,7 +91,7 @@ class Graph:
                 sockets.append(socket | {"link": None})
                 continue
             widgets.append(socket | {"widget": {"name": name}, "link": None})
-            value = given.get(name, default(what, options))
+            value = given[name] if name in given else default(what, options)
             values.append(default(what, options) if is_link(value) else value)
             height += 110 if options.get("multiline") else 28
             if name in SEEDS:

