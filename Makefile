@@ -21,11 +21,11 @@ export HRF_SCALE := $(call from_command_line,SCALE)
 export HRF_PORT := $(PORT)
 export COMFYUI_PATH COMFYUI_PYTHON
 
-.PHONY: help demo test unit lint host serve train bench bench-speed clean python
+.PHONY: help demo test unit lint host serve train bench bench-quality bench-speed clean python
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | head -7
-	@echo "targets: demo test unit lint host serve train bench bench-speed clean"
+	@echo "targets: demo test unit lint host serve train bench bench-quality bench-speed clean"
 
 python:
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || \
@@ -82,6 +82,13 @@ bench: python
 	$(VENV)/python -m lab.fuser_pairs --count 256 --seed 22 --whole --out lab/runs/held_pairs
 	$(VENV)/python -m lab.fuser_pairs
 	$(VENV)/python -m lab.train_fusers --report --count-objects --network
+
+# How good each method is, against true renders: BENCH=--quick (under 10 minutes on 2 cores), nothing
+# (over an hour), or BENCH=--full (for a GPU). Goes on where it was interrupted.
+bench-quality: python
+	@"$(PYTHON)" -m tools.setup_env test
+	$(VENV)/python -m pip install -q --no-deps -r lab/requirements-upscaler.txt || true
+	$(VENV)/python -m lab.quality $(BENCH)
 
 # Seconds of every method against the device's limits and other packs. SPEED="--packs FOLDER".
 SPEED ?=

@@ -19,8 +19,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .counter import count_objects
+from .gallery import sheet, wish
+from .methods import NATIVE
 from .pack import Session
-from .repetition import NATIVE, ask, is_right, sheet
+from .repetition import is_right
 from .scaling_fault import spectrum
 
 PUBLISHED = 0.004
@@ -54,7 +56,7 @@ def guided(session: Session, seed: int, scale: float, own_space: bool = False) -
     guidance = on_own_x(plan) if own_space else attentive_guidance(plan)
     sampler = between_steps(comfy.samplers.sampler_object("euler"), guidance)
     empty = torch.zeros(1, 4, NATIVE, NATIVE)
-    latent = session.sample(ask(seed)[2], empty, seed, sampler=sampler)
+    latent = session.sample(wish(seed).prompt, empty, seed, sampler=sampler)
     return session.decode(latent)[0].clamp(0, 1)
 
 
@@ -134,7 +136,7 @@ def main() -> None:
             seeds = range(args.first, args.first + args.seeds)
             for seed in tqdm(seeds, desc=f"γ {scale:g}"):
                 image = guided(session, seed, scale, args.own_space)
-                results.setdefault(scale, []).append(facts(image, ask(seed)[1]))
+                results.setdefault(scale, []).append(facts(image, wish(seed).colour))
                 pixels = (image.movedim(0, -1).numpy() * 255).round().astype("uint8")
                 shown.setdefault(f"{scale:g}", []).append(Image.fromarray(pixels))
     print(table(results))

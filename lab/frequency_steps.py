@@ -23,8 +23,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 from tqdm import tqdm
 
+from .gallery import wish
 from .pack import Session
-from .repetition import ask, is_right
+from .repetition import is_right
 
 RADIUS = 0.125  # a quarter of the frequencies of each axis is low
 GAINS = ((1.0, 1.0), (1.0, 0.6), (1.0, 1.5), (0.6, 1.0), (0.6, 0.6), (1.5, 1.0))
@@ -166,7 +167,7 @@ def main() -> None:
             counts, rights, latents, changes = [], 0, [], []
             seeds = range(args.first, args.first + args.seeds)
             for seed in tqdm(seeds, desc=name, mininterval=20):
-                _, colour, prompt = ask(seed)
+                colour, prompt = wish(seed).colour, wish(seed).prompt
                 if seed not in bases:
                     empty = torch.zeros(1, 4, 32, 32)
                     bases[seed] = session.sample(prompt, empty, seed)

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import torch
 
+from .methods import NATIVE
 from .pack import Session, enter
-from .repetition import NATIVE
 
 PROMPT = "a red hot-air balloon over snowy mountains by day"
 
@@ -95,7 +95,7 @@ def speed(scale: int, view_batch_size: int, rounds: int, threads: int) -> str:
 
 def memory(scale: int) -> str:
     """A row of the table of memory: called in a process of its own."""
-    from .repetition import demofusion, direct
+    from .methods import Task, draw_native, progressive
 
     enter()
     from hires_fusion.sampling.denoiser import add_views
@@ -103,10 +103,12 @@ def memory(scale: int) -> str:
     session = Session(steps=2)
     session.model = add_views(session.model, view_batch_size=4)
     with torch.inference_mode():
-        direct(session, PROMPT, 7, 1)
+        native = draw_native(session, PROMPT, 7)
         Path("/proc/self/clear_refs").write_text("5")  # Linux: forget the peak so far
         before = resident("VmRSS")
-        latent = (direct if scale == 1 else demofusion)(session, PROMPT, 7, scale)
+        latent = draw_native(session, PROMPT, 7)
+        if scale > 1:
+            latent = progressive(Task(session, PROMPT, 7, scale, native))
     cells = latent.shape[-1]
     return f"| {scale}× | {cells} × {cells} | {resident('VmHWM') - before:.0f} MiB |"
 

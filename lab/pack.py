@@ -29,6 +29,10 @@ class Session:
         steps: sampling steps of every stage.
         cfg: guidance scale.
         folder: of other weights than those in `demo/`.
+
+    Attributes:
+        calls: latents that the model was given so far; each guidance branch and each view is one.
+        cells: cells of all of them.
     """
 
     native = 32  # cells
@@ -38,6 +42,10 @@ class Session:
         from hires_fusion.demo.loader import load_demo_model
 
         self.model, self.clip, self.vae = load_demo_model(folder)
+        from comfy.patcher_extension import WrappersMP
+
+        self.model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "lab", self._count)
+        self.calls = self.cells = 0
         self.steps = steps
         self.cfg = cfg
         self.negative = self.encode("")
@@ -46,15 +54,46 @@ class Session:
         """CONDITIONING of a prompt."""
         return self.clip.encode_from_tokens_scheduled(self.clip.tokenize(prompt))
 
-    def sample(self, prompt: str, latent: Tensor, seed: int, model=None, sampler=None) -> Tensor:
-        """Sample a whole schedule from `latent` (B, 4, H, W), zeros for text to image."""
+    def _count(self, executor, x: Tensor, *args, **kwargs) -> Tensor:
+        self.calls += len(x)
+        self.cells += len(x) * x.shape[-2] * x.shape[-1]
+        return executor(x, *args, **kwargs)
+
+    def sample(
+        self,
+        prompt: str,
+        latent: Tensor,
+        seed: int,
+        model=None,
+        sampler=None,
+        *,
+        start: float = 0.0,
+        steps: int | None = None,
+        cfg: float | None = None,
+    ) -> Tensor:
+        """Sample from `latent` (B, 4, H, W), zeros for text to image.
+
+        Args:
+            prompt: what to draw.
+            latent: the picture to start from.
+            seed: of the noise.
+            model: a patched MODEL instead of the session's.
+            sampler: SAMPLER, Euler without.
+            start: share of the schedule to skip, 0..1; at least one step is left.
+            steps: of the whole schedule, instead of the session's.
+            cfg: instead of the session's.
+        """
         import comfy.samplers
+
+        from hires_fusion.fusion_ops.schedule import skipped_steps
 
         guider = comfy.samplers.CFGGuider(model or self.model)
         guider.set_conds(self.encode(prompt), self.negative)
-        guider.set_cfg(self.cfg)
+        guider.set_cfg(self.cfg if cfg is None else cfg)
         sampling = self.model.get_model_object("model_sampling")
-        sigmas = comfy.samplers.calculate_sigmas(sampling, "ddim_uniform", self.steps)
+        whole = steps or self.steps
+        sigmas = comfy.samplers.calculate_sigmas(sampling, "ddim_uniform", whole)
+        sigmas = sigmas[skipped_steps(whole, start) :]
         sampler = sampler or comfy.samplers.sampler_object("euler")
         noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(seed))
         return guider.sample(noise, latent, sampler, sigmas, seed=seed, disable_pbar=True)

@@ -26,9 +26,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .counter import count_objects
+from .gallery import sheet, wish
+from .methods import NATIVE, draw_native
 from .pack import Session
 from .reference import phase
-from .repetition import NATIVE, ask, native, sheet
 
 STRIDE = NATIVE // 2
 NATIVE_STEPS = 25  # of the native picture, the same for all: only the phases after it are compared
@@ -165,12 +166,14 @@ def main() -> None:
     pictures: dict[str, list[Image.Image]] = {}
     rows: list[dict] = []
     with torch.inference_mode():
-        firsts = {seed: native(session, ask(seed)[2], seed, 1) for seed in seeds}
+        firsts = {seed: draw_native(session, wish(seed).prompt, seed) for seed in seeds}
         for session.steps in args.steps:
             for seed in tqdm(seeds, desc=f"{session.steps} steps"):
                 right = None
                 for batch in (0, args.batch):
-                    latent = upscale(session, ask(seed)[2], firsts[seed], seed, args.scale, batch)
+                    latent = upscale(
+                        session, wish(seed).prompt, firsts[seed], seed, args.scale, batch
+                    )
                     right = latent if right is None else right
                     image, facts = measure(session, latent)
                     kind = "as published" if batch else "right"

@@ -33,8 +33,8 @@ import torch
 from torch import Tensor
 
 from . import speed_diffusers, speed_others
+from .methods import Task, draw_native, from_noise, multidiffusion, progressive
 from .pack import Session
-from .repetition import demofusion, direct, empty, multidiffusion, native
 from .speed_meter import Meter, facts
 from .speed_models import RandomSDXL
 
@@ -98,10 +98,31 @@ class Limits(NamedTuple):
 
 AGAIN = "MultiDiffusion, again"
 Work = Callable[[Session, str, int, int], Tensor]
+
+
+def native(session: Session, prompt: str, seed: int, scale: int) -> Tensor:
+    """The latent of the model's own size."""
+    return draw_native(session, prompt, seed)
+
+
+def from_native(draw: Callable[[Task], Tensor]) -> Work:
+    """A method that starts from the native latent, which is drawn first."""
+
+    def work(session: Session, prompt: str, seed: int, scale: int) -> Tensor:
+        return draw(Task(session, prompt, seed, scale, draw_native(session, prompt, seed)))
+
+    return work
+
+
+def from_scratch(draw: Callable[[Task], Tensor]) -> Work:
+    """A method that starts from noise."""
+    return lambda *task: draw(Task(*task))
+
+
 OURS: dict[str, Work] = {
-    "direct": direct,
-    "MultiDiffusion": multidiffusion,
-    "DemoFusion": demofusion,
+    "direct": from_scratch(from_noise),
+    "MultiDiffusion": from_scratch(multidiffusion),
+    "DemoFusion": from_native(progressive),
 }
 
 
@@ -200,7 +221,7 @@ class Bench:
     def _other(self, other: speed_others.Other) -> Work:
         def work(session: Session, prompt: str, seed: int, scale: int) -> Tensor:
             model = speed_others.patched(session, other, self.limits.native_batch)
-            return session.sample(prompt, empty(session, scale), seed, model)
+            return from_noise(Task(session, prompt, seed, scale), model)
 
         return work
 

@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from lab import speed, speed_diffusers, speed_meter, speed_models, speed_others
-from lab.repetition import demofusion, direct, multidiffusion, native
-from lab.speed import Bench, Limits, Row, table
+from lab.speed import OURS, Bench, Limits, Row, native, table
 from lab.speed_others import Absent, Other
 
 PACK = """
@@ -59,12 +58,12 @@ def test_rows_count_what_was_computed(bench):
     steps, conds = 1, 2
     assert bench.native.calls == steps and bench.native.evaluations == steps * conds
     assert bench.native.at_native and len(bench.native.stages) == 1
-    plain = bench.run("direct", direct, 2)
+    plain = bench.run("direct", OURS["direct"], 2)
     assert plain.evaluations == steps * conds and not plain.at_native
-    windows = bench.run("windows", multidiffusion, 2)
+    windows = bench.run("windows", OURS["MultiDiffusion"], 2)
     assert windows.evaluations == 9 * steps * conds and windows.at_native
     assert windows.flops == pytest.approx(9 * bench.native.flops, rel=1e-3)
-    both = bench.run("DemoFusion", demofusion, 2)
+    both = bench.run("DemoFusion", OURS["DemoFusion"], 2)
     assert both.evaluations == (1 + 9 + 4) * steps * conds and len(both.stages) == 2
     assert sum(both.stages) <= both.seconds and 0 <= both.outside < 0.6
     assert both.peak > 100

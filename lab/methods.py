@@ -1,0 +1,230 @@
+"""The methods that the benchmarks compare. A new one is a line in METHODS.
+
+Every method gets the same task: a prompt, a seed and the finished native latent of both, which
+those that enlarge a picture start from, and the others ignore.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .pack import Session
+from .upscaler import enlarge_4x
+
+NATIVE = Session.native
+CELL = 8  # pixels
+
+
+@dataclass(frozen=True)
+class Task:
+    """One picture to draw.
+
+    Attributes:
+        session: the model.
+        prompt: what to draw.
+        seed: of noise and window shifts.
+        scale: size against the native one, > 1.
+        native: finished latent of the same prompt and seed, (1, 4, 32, 32); None for methods that
+            start from noise.
+    """
+
+    session: Session
+    prompt: str
+    seed: int
+    scale: float
+    native: Tensor | None = None
+
+    @property
+    def cells(self) -> int:
+        """Side of the large latent."""
+        return round(self.session.native * self.scale)
+
+    def empty(self) -> Tensor:
+        """The large latent for drawing from pure noise."""
+        return torch.zeros(1, 4, self.cells, self.cells)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to a large picture.
+
+    Attributes:
+        draw: task -> picture (1, 3, H, W) in 0..1.
+        from_native: it starts from the native picture, whose cost is then part of its own.
+        kind: "baseline", "preset" or "ablation".
+    """
+
+    draw: Callable[[Task], Tensor]
+    from_native: bool = True
+    kind: str = "baseline"
+
+
+def draw_native(session: Session, prompt: str, seed: int) -> Tensor:
+    """The latent at the model's own size, (1, 4, 32, 32)."""
+    return session.sample(prompt, torch.zeros(1, 4, session.native, session.native), seed)
+
+
+def from_noise(task: Task, model: Any = None) -> Tensor:
+    """The large latent at once; with the session's own model, as the stock sampler does it."""
+    return task.session.sample(task.prompt, task.empty(), task.seed, model)
+
+
+def multidiffusion(task: Task) -> Tensor:
+    """Windows alone, from noise (arXiv 2302.08113)."""
+    from hires_fusion.sampling.denoiser import add_views
+    from hires_fusion.sampling.plan import LocalViews
+
+    return from_noise(task, add_views(task.session.model, local=LocalViews(jitter=False)))
+
+
+def dilated_only(task: Task) -> Tensor:
+    """Dilated views and the canvas as a whole, from noise, without windows."""
+    from hires_fusion.sampling.denoiser import add_views
+    from hires_fusion.sampling.plan import DilatedViews
+
+    return from_noise(task, add_views(task.session.model, dilated=DilatedViews()))
+
+
+def deep_shrink(task: Task) -> Tensor:
+    """The host's PatchModelAddDownscale with its defaults, by the factor of the scale."""
+    from comfy_extras.nodes_model_downscale import PatchModelAddDownscale
+
+    model = PatchModelAddDownscale.execute(
+        task.session.model, 3, float(task.scale), 0.0, 0.35, True, "bicubic", "bicubic"
+    ).result[0]
+    return from_noise(task, model)
+
+
+def bicubic(task: Task) -> Tensor:
+    """The decoded native picture, enlarged."""
+    from hires_fusion.fusion_ops.upsample import resize
+
+    side = task.cells * CELL
+    return resize(task.session.decode(task.native), (side, side)).clamp(0, 1)
+
+
+def real_esrgan(task: Task) -> Tensor:
+    """The decoded native picture through Real-ESRGAN x4plus, then reduced to the size."""
+    side = task.cells * CELL
+    large = enlarge_4x(task.session.decode(task.native))
+    return torch.nn.functional.interpolate(
+        large, (side, side), mode="bicubic", antialias=True
+    ).clamp(0, 1)
+
+
+def progressive(task: Task, preset: str = "DemoFusion", **changes: Any) -> Tensor:
+    """The latent of a preset's stages, as Progressive Upscale expands them.
+
+    Args:
+        task: what to draw.
+        preset: a key of `fusion_ops.stages.PRESETS`.
+        changes: fields of `Stage` to change in all stages.
+    """
+    from hires_fusion.fusion_ops.filters import match_statistics
+    from hires_fusion.fusion_ops.stages import plan_stages, stage_size
+    from hires_fusion.sampling.lift import upsample
+
+    session, latent = task.session, task.native
+    for number, planned in enumerate(plan_stages(preset, task.scale), 2):
+        stage = dataclasses.replace(planned, **changes)
+        size = stage_size(tuple(task.native.shape[-2:]), stage.scale)
+        vae = session.vae if stage.lift.startswith("pixel") else None
+        lifted = upsample({"samples": latent}, size, stage.lift, vae)["samples"]
+        latent = session.sample(
+            task.prompt,
+            lifted,
+            task.seed + number,
+            _viewed(session, stage),
+            _sampler(stage),
+            start=stage.start,
+            steps=stage.steps,
+            cfg=stage.cfg,
+        )
+        if stage.match:
+            latent = match_statistics(latent, task.native)
+    return latent
+
+
+def _viewed(session: Session, stage: Any) -> Any:
+    """The MODEL with the views of a stage."""
+    from hires_fusion.sampling.denoiser import add_views
+    from hires_fusion.sampling.plan import DilatedViews, LocalViews
+
+    model = session.model
+    if stage.tiled:
+        stride = stage.stride_cells(session.native)
+        model = add_views(
+            model, local=LocalViews(stride=stride, jitter=stage.jitter, border=stage.border)
+        )
+    if stage.dilated:
+        dilated = DilatedViews(
+            0, stage.cosine_scale_2, stage.cosine_scale_3, stage.sigma, stage.interaction
+        )
+        model = add_views(model, dilated=dilated)
+    return model
+
+
+def _sampler(stage: Any) -> Any:
+    """The SAMPLER of a stage."""
+    import comfy.samplers
+
+    from hires_fusion.sampling.steps import between_steps
+    from hires_fusion.sampling.transforms import skip_residual
+
+    sampler = comfy.samplers.sampler_object("euler")
+    if stage.skip_residual:
+        sampler = between_steps(sampler, skip_residual(stage.cosine_scale_1))
+    return sampler
+
+
+def decoded(draw: Callable[..., Tensor], *args: Any, **changes: Any) -> Callable[[Task], Tensor]:
+    """The picture of what a function of a task draws as a latent."""
+    return lambda task: task.session.decode(draw(task, *args, **changes))
+
+
+def from_scratch(draw: Callable[[Task], Tensor]) -> Method:
+    """The row of a method that starts from noise."""
+    return Method(decoded(draw), from_native=False)
+
+
+def preset(name: str) -> Method:
+    """The row of a preset."""
+    return Method(decoded(progressive, name), kind="preset")
+
+
+def ablation(**changes: Any) -> Method:
+    """The row of DemoFusion with fields of its stages changed."""
+    return Method(decoded(progressive, **changes), kind="ablation")
+
+
+# What breaks one part of DemoFusion. A blur of a hundredth of a cell is none.
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "without skip residual": {"skip_residual": False},
+    "without dilation": {"dilated": False},
+    "without blur": {"sigma": 0.01},
+    "without statistics match": {"match": False},
+    "without jitter": {"jitter": False},
+    "with published borders": {"border": "zero"},
+}
+
+METHODS: dict[str, Method] = {
+    "bicubic": Method(bicubic),
+    "Real-ESRGAN": Method(real_esrgan),
+    "direct": from_scratch(from_noise),
+    "MultiDiffusion": from_scratch(multidiffusion),
+    "Deep Shrink": from_scratch(deep_shrink),
+    "dilated only": from_scratch(dilated_only),
+    "DemoFusion": preset("DemoFusion"),
+    "DemoFusion-Turbo": preset("DemoFusion-Turbo"),
+    # From the plain native picture: attentive guidance acts before these stages.
+    "RepLDM stages": preset("RepLDM"),
+    "AP-LDM stages": preset("AP-LDM"),
+    "FreeScale-style restart": preset("FreeScale-style restart"),
+    **{name: ablation(**changes) for name, changes in ABLATIONS.items()},
+}

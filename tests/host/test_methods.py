@@ -1,0 +1,96 @@
+"""What the benchmarks measure is what the nodes do."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from hires_fusion.fusion_ops.schedule import skipped_steps
+from lab.methods import METHODS, NATIVE, Task, draw_native, progressive
+from lab.pack import Session
+
+STARTS = {"DemoFusion-Turbo": 0.3, "RepLDM stages": 0.8, "AP-LDM stages": 0.8}
+PROMPT, SEED, STEPS = "a red hot-air balloon at sunset", 5, 2
+
+
+@pytest.fixture(scope="module")
+def session():
+    return Session(STEPS)
+
+
+def task(session, scale=2):
+    return Task(session, PROMPT, SEED, scale, draw_native(session, PROMPT, SEED))
+
+
+def node(kind, **inputs):
+    return {"class_type": kind, "inputs": inputs}
+
+
+def workflow(preset, scale):
+    """Native picture and Progressive Upscale as a user would wire them."""
+    common = {
+        "model": ["demo", 0],
+        "positive": ["yes", 0],
+        "negative": ["no", 0],
+        "steps": STEPS,
+        "cfg": 5.0,
+        "sampler_name": "euler",
+        "scheduler": "ddim_uniform",
+    }
+    prompt = {
+        "demo": node("HRF_LoadDemoModel"),
+        "yes": node("CLIPTextEncode", text=PROMPT, clip=["demo", 1]),
+        "no": node("CLIPTextEncode", text="", clip=["demo", 1]),
+        "empty": node("EmptyLatentImage", width=256, height=256, batch_size=1),
+        "native": node("KSampler", latent_image=["empty", 0], seed=SEED, denoise=1.0, **common),
+        "large": node(
+            "HRF_ProgressiveUpscale",
+            samples=["native", 0],
+            scale=float(scale),
+            preset=preset,
+            noise_seed=SEED,
+            view_batch_size=0,
+            vae=["demo", 2],
+            **common,
+        ),
+    }
+    for name in ("native", "large"):
+        saved = node("SaveLatent", samples=[name, 0], filename_prefix=name)
+        prompt[f"save {name}"] = saved | {"_meta": {"title": f"save {name}"}}
+    return prompt
+
+
+@pytest.mark.parametrize(
+    ("preset", "scale"), [("DemoFusion", 3), ("DemoFusion-Turbo", 2), ("RepLDM", 2)]
+)
+def test_presets_draw_what_progressive_upscale_draws(run, session, preset, scale):
+    latents = run(workflow(preset, scale)).latents
+    asked = task(session, scale)
+    assert torch.allclose(asked.native, latents["save native"], atol=1e-4)
+    mine, theirs = progressive(asked, preset), latents["save large"]
+    assert mine.shape == theirs.shape == (1, 4, NATIVE * scale, NATIVE * scale)
+    assert (mine - theirs).norm() <= 1e-3 * theirs.norm()
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "Real-ESRGAN"])
+def test_every_method_draws_a_picture_and_its_calls_are_counted(session, name):
+    asked = task(session)
+    before = session.calls
+    picture = METHODS[name].draw(asked)
+    assert picture.shape == (1, 3, 512, 512)
+    assert picture.min() >= 0 and picture.max() <= 1 and picture.std() > 0.02
+    windows, lattices, branches = 9, 4, 2
+    views = {
+        "bicubic": 0,
+        "direct": 1,
+        "MultiDiffusion": windows,
+        "Deep Shrink": 1,
+        "dilated only": 1 + lattices,
+        "DemoFusion-Turbo": 9 + lattices,
+        "without dilation": windows,
+        "RepLDM stages": 1,
+        "AP-LDM stages": 1,
+        "FreeScale-style restart": 1,
+    }.get(name, windows + lattices)
+    steps = STEPS - skipped_steps(STEPS, STARTS.get(name, 0))
+    assert session.calls - before == branches * steps * views

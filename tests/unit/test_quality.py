@@ -1,0 +1,230 @@
+"""The quality benchmark's own measures, against pictures whose answers are known."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lab import gallery as galleries
+from lab import quality
+from lab.gallery import Cost, Gallery, cost_of, load, wish
+from lab.measures import fidelity, roughness, seam_score, window_edges
+from lab.methods import ABLATIONS, METHODS
+from lab.plot import Axes, Point, pareto, scatter, ticks
+from lab.quality import Part, Row, complete, draw
+from lab.quality_report import plot, table
+from lab.scenes import random_scene, render
+
+
+def scenes(count: int, side: int = 512) -> torch.Tensor:
+    pictures = [render(random_scene(seed), side, side).image for seed in range(count)]
+    return torch.from_numpy(np.stack(pictures)).movedim(-1, 1)
+
+
+def patches(edges: list[int], shape: tuple[int, ...], strength: float, seed: int) -> torch.Tensor:
+    """Each patch between the edges (pixels) has a brightness of its own."""
+    generator = torch.Generator().manual_seed(seed)
+    out = torch.zeros(shape)
+    lines = [0, *edges, shape[-1]]
+    for top, bottom in itertools.pairwise(lines):
+        for left, right in itertools.pairwise(lines):
+            size = (*shape[:2], 1, 1)
+            value = torch.randn(size, generator=generator) * strength
+            out[..., top:bottom, left:right] = value
+    return out
+
+
+def test_windows_begin_and_end_at_these_cells():
+    assert window_edges(64) == [16, 32, 48]
+    assert window_edges(96) == [16, 32, 48, 64, 80]
+    assert window_edges(40) == [8, 32]
+    assert window_edges(32) == []
+
+
+def test_seams_show_and_grow_with_their_strength():
+    pictures, edges = scenes(8), window_edges(64)
+    scores = [
+        seam_score(pictures + patches([8 * e for e in edges], pictures.shape, s, 1), edges)
+        for s in (0.0, 0.01, 0.02, 0.04)
+    ]
+    assert 0.7 < scores[0] < 1.3
+    assert scores[1] > 1.2 * scores[0]
+    assert scores[2] > 1.3 * scores[1] and scores[3] > 1.3 * scores[2]
+
+
+def test_steps_elsewhere_are_no_seams():
+    pictures, edges = scenes(4), window_edges(64)
+    shifted = [8 * e + 24 for e in edges]  # three cells beside the windows' edges
+    moved = pictures + patches(shifted, pictures.shape, 0.04, 1)
+    assert seam_score(moved, edges) < seam_score(pictures, edges)
+
+
+def test_seam_score_of_a_known_profile():
+    # Along both axes every line has a step of 1 but those at the edge, which have one of 3.
+    steps = torch.ones(31)
+    steps[15] = 3
+    line = torch.cat([torch.zeros(1), steps.cumsum(0)])
+    x = (line[:, None] + line)[None, None]
+    assert seam_score(x, [16], cell=1) == pytest.approx(9, rel=1e-4)
+    assert seam_score(2 * x, [16], cell=1) == pytest.approx(9, rel=1e-4)
+    blocks = x.repeat_interleave(8, -1).repeat_interleave(8, -2)
+    assert seam_score(blocks, [16]) == pytest.approx(9, rel=1e-4)
+
+
+def test_fidelity_is_the_psnr_after_reduction():
+    native = scenes(1, 64)
+    large = native.repeat_interleave(3, -1).repeat_interleave(3, -2)
+    assert fidelity(native, native) == math.inf
+    assert fidelity(large, native) > 100
+    assert fidelity(large + 0.1, native) == pytest.approx(20, abs=1e-3)
+    assert fidelity(large.flip(-1), native) < 20
+
+
+def test_roughness_is_that_of_noise_and_not_of_ramps():
+    ramp = torch.linspace(0, 1, 64).expand(1, 3, 64, 64)
+    noise = torch.randn(1, 3, 256, 256, generator=torch.Generator().manual_seed(0))
+    assert roughness(ramp) < 1e-10
+    assert roughness(noise) == pytest.approx(20, rel=0.03)  # 4 * 4 + 4 * 1
+    assert roughness(0.5 * noise) == pytest.approx(roughness(noise) / 4)
+
+
+def test_the_front_holds_what_nothing_beats():
+    def point(name: str, cost: float, value: float) -> Point:
+        return Point(name, "baseline", cost, value)
+
+    points = [point("b", 2, 3), point("a", 1, 5), point("c", 3, 4), point("d", 4, 1)]
+    assert [p.name for p in pareto(points)] == ["a", "b", "d"]
+    assert pareto([point("a", 1, 1), point("b", 1, 2)]) == [point("a", 1, 1)]
+    assert ticks(0, 1) == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1.0])
+    assert scatter(points, "title", "cost", "value").size == (560, 400)
+
+
+def test_failures_do_not_press_the_others_together():
+    points = [Point("a", "baseline", 1, 1.0), Point("b", "baseline", 2, 2.0)]
+    failure = Point("c", "baseline", 3, 40.0)
+    axes = Axes([*points, failure])
+    assert axes.y[1] < 3
+    heights = [axes.place(p.cost, p.value)[1] for p in (*points, failure)]
+    assert heights[0] - heights[1] > 200 and heights[2] == axes.place(3, axes.y[1])[1]
+
+
+def test_every_ablation_changes_a_field_of_the_stages():
+    from hires_fusion.fusion_ops.stages import Stage
+
+    whole = Stage()
+    for changes in ABLATIONS.values():
+        assert all(getattr(whole, name) != value for name, value in changes.items())
+    assert set(ABLATIONS) < set(METHODS)
+
+
+def test_wishes_take_turns_and_stay():
+    assert wish(7) == wish(7)
+    assert {wish(seed).kind for seed in range(3)} == set(galleries.KINDS)
+    assert len({wish(seed).prompt for seed in range(60)}) > 30
+
+
+class FakeSession:
+    """Draws grey pictures and counts."""
+
+    native = 32
+
+    def __init__(self, *args):
+        self.calls = self.cells = 0
+
+    def sample(self, prompt, latent, seed, *args, **kwargs):
+        self.calls += 2
+        self.cells += 2 * latent.shape[-1] * latent.shape[-2]
+        return torch.full_like(latent, 0.5)
+
+    def decode(self, latent):
+        side = latent.shape[-1] * 8
+        return torch.full((1, 3, side, side), 0.5)
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    """A gallery of a model that draws grey."""
+    monkeypatch.setattr(galleries, "Session", FakeSession)
+    return Gallery(tmp_path / "pictures", steps=3)
+
+
+def test_pictures_are_kept_and_not_drawn_again(small):
+    parts = (Part(2, 2, ("bicubic", "direct")),)
+    draw(small, parts, 5)
+    assert complete(small, parts[0], 5) == [5, 6]
+    path = small.place("direct", 5, 2)
+    assert load([path])[0].shape == (1, 3, 512, 512)
+    # The direct picture is drawn from noise; the enlarged one pays for the native picture.
+    assert (cost_of(path).calls, cost_of(path).evaluations) == (2, 8)
+    assert (cost_of(small.place("bicubic", 5, 2)).calls) == 2
+    before = small.session.calls
+    draw(small, parts, 5)
+    assert small.session.calls == before
+    path.unlink()
+    assert complete(small, parts[0], 5) == [6]
+
+
+def test_another_recipe_is_refused(small):
+    Gallery(small.folder, steps=3)
+    with pytest.raises(ValueError, match="give another folder"):
+        Gallery(small.folder, steps=4)
+
+
+def test_renders_of_a_caption_differ_and_stay(small):
+    first, again = (np.asarray(Image.open(small.render(3, 0, 2))) for _ in range(2))
+    other = np.asarray(Image.open(small.render(3, 1, 2)))
+    assert first.shape == (512, 512, 3) and (first == again).all()
+    assert (first != other).any()
+
+
+def row(value: float, evaluations: float) -> Row:
+    names = ("FID", "FID-crop", "KID", "KID-crop", "precision", "recall")
+    scores = {f"{name}-Lite0": (value, value - 0.1, value + 0.1, 4) for name in names}
+    scores["spectrum"] = (2.0, 1.0, 3.0, 4)
+    return Row(scores, 1.01, 2.5, 0.25, 21.0, 0.3, Cost(1.5, 40, evaluations))
+
+
+def test_table_and_plot_hold_every_row():
+    rows = {"bicubic": row(0.5, 40.0), "DemoFusion": row(0.25, 560.0)}
+    text = table(rows)
+    assert len(text.splitlines()) == 4
+    line = text.splitlines()[-1]
+    assert (
+        line.startswith("| DemoFusion | 0.250 (0.150..0.350) |") and "| 25% | 1.5 | 560 |" in line
+    )
+    assert plot({2: rows, 3: rows}).size == (1680, 800)
+
+
+def test_a_missing_upscaler_leaves_its_row_out(monkeypatch, capsys):
+    import argparse
+
+    monkeypatch.setattr(quality.upscaler, "is_installed", lambda: False)
+    names = ("quick", "full", "seeds", "scale", "steps")
+    args = argparse.Namespace(**dict.fromkeys(names, 0), out=None)
+    parts = quality.plan(args)
+    assert "Real-ESRGAN" not in {name for part in parts for name in part.methods}
+    assert "--no-deps" in capsys.readouterr().err
+    assert args.steps == quality.STEPS["default"]
+    with pytest.raises(ValueError, match="7x"):
+        quality.plan(argparse.Namespace(**vars(args) | {"scale": 7}))
+
+
+def test_pictures_are_measured_once(small, monkeypatch):
+    pictures = [small.render(seed, 0, 2) for seed in range(4)]
+    references = [small.render(seed, 1, 2) for seed in range(4)]
+    file = small.folder / "scores" / "row.json"
+    found = quality.kept(file, pictures, references, None, 2)
+    assert {"FID-Lite0", "KID-Lite0", "KID-crop-Lite0", "spectrum"} <= set(found.scores)
+    assert found.scores["KID-crop-Lite0"][3] == 40
+    assert found.objects == pytest.approx(1, abs=0.26) and found.psnr is None
+
+    monkeypatch.setattr(quality, "measure", lambda pictures, *rest: len(pictures))
+    again = quality.kept(file, pictures, references, None, 2)
+    assert again.cost == found.cost and table({"a": again}) == table({"a": found})
+    with pytest.raises(TypeError):  # other pictures are measured anew
+        quality.kept(file, pictures[:3], references, None, 2)
