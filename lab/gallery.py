@@ -120,9 +120,13 @@ def _save(picture: Image.Image, path: Path, cost: Cost) -> None:
     partial.replace(path)
 
 
+PARTS = ("text_encoder", "unet", "vae")  # of the model that draws
+
+
 def _weights(folder: Path | None) -> str:
     sha = hashlib.sha256()
-    for file in sorted((folder or ROOT / "demo").glob("*.safetensors")):
+    for name in PARTS:
+        file = (folder or ROOT / "demo") / f"{name}.safetensors"
         sha.update(file.read_bytes())
     return sha.hexdigest()[:16]
 

@@ -179,6 +179,12 @@ def plan(args: argparse.Namespace) -> tuple[Part, ...]:
     ]
     if not parts:
         raise ValueError(f"no pictures of {args.scale}x in this size: leave --scale out")
+    if unknown := {*args.methods} - METHODS.keys():
+        raise ValueError(
+            f"no method is called {', '.join(unknown)}: choose of {', '.join(METHODS)}"
+        )
+    if args.methods:
+        parts = [Part(p.scale, p.seeds, tuple(args.methods)) for p in parts]
     if not upscaler.is_installed() and any("Real-ESRGAN" in part.methods for part in parts):
         print(f"without the Real-ESRGAN row: {upscaler.REMEDY}", file=sys.stderr)
         parts = [
@@ -202,6 +208,7 @@ def main() -> None:
     p.add_argument("--seeds", type=int, default=0, help="at most so many of each scale")
     p.add_argument("--first", type=int, default=3000, help="first seed")
     p.add_argument("--scale", type=int, default=0, help="only this one")
+    p.add_argument("--methods", nargs="+", default=[], help="these instead of the size's")
     p.add_argument("--steps", type=int, default=0, help="of every stage, instead of the size's")
     p.add_argument("--cfg", type=float, default=5.0)
     p.add_argument("--threads", type=int, default=2)
