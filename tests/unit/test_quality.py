@@ -205,13 +205,17 @@ def test_a_missing_upscaler_leaves_its_row_out(monkeypatch, capsys):
 
     monkeypatch.setattr(quality.upscaler, "is_installed", lambda: False)
     names = ("quick", "full", "seeds", "scale", "steps")
-    args = argparse.Namespace(**dict.fromkeys(names, 0), out=None)
+    args = argparse.Namespace(**dict.fromkeys(names, 0), out=None, methods=[])
     parts = quality.plan(args)
     assert "Real-ESRGAN" not in {name for part in parts for name in part.methods}
     assert "--no-deps" in capsys.readouterr().err
     assert args.steps == quality.STEPS["default"]
     with pytest.raises(ValueError, match="7x"):
         quality.plan(argparse.Namespace(**vars(args) | {"scale": 7}))
+    chosen = quality.plan(argparse.Namespace(**vars(args) | {"methods": ["direct"]}))
+    assert {part.methods for part in chosen} == {("direct",)}
+    with pytest.raises(ValueError, match="choose of"):
+        quality.plan(argparse.Namespace(**vars(args) | {"methods": ["magic"]}))
 
 
 def test_pictures_are_measured_once(small, monkeypatch):
