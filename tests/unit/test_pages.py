@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = ROOT / "web" / "docs"
 WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
 NOTES = {"MarkdownNote", "Note"}
+WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 AFTER_SEED = {"fixed", "increment", "decrement", "randomize"}
 # "| **scale**<br>FLOAT<br>2.0 (0.25 to 16) | what it does |"
 ROW = re.compile(r"^\| \*\*(\w+)\*\*<br>(\w+)(?:<br>([^|]*))? \| \S", re.M)
@@ -168,6 +169,19 @@ def test_both_formats_are_the_same_graph(path):
     titles = {str(node["id"]): node.get("title") for node in graph["nodes"]}
     named = {n: e["_meta"]["title"] for n, e in prompt.items() if "_meta" in e}
     assert named == {number: titles[number] for number in named}
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_a_workflow_has_every_widget_of_our_nodes(path):
+    for entry in load(path.parent / "api" / path.name).values():
+        known = SCHEMAS.get(entry["class_type"], Schema({}, False)).inputs
+        widgets = [
+            pattern
+            for pattern, (kind, options) in known.items()
+            if kind in WIDGETS and not options.get("force_input")
+        ]
+        missing = [w for w in widgets if not any(re.fullmatch(w, n) for n in entry["inputs"])]
+        assert not missing, f"{entry['class_type']} lacks {missing}: run python -m tools.graph"
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
