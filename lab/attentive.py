@@ -3,7 +3,8 @@
 Contrast is the deviation of the luma, colourfulness Hasler and Suesstrunk's M (SPIE 2003), both of
 0..1 pictures; the spectrum is that of `lab.scaling_fault`. Every scale is run on the same prompts
 and noise. `--flow` runs the same model as a rectified flow (`lab.flow`); with `--own-space`
-guidance acts on the flow's own x, which the pack doesn't.
+guidance acts on the flow's own x, which the pack doesn't. `--cells 128 256 512` measures seconds
+and memory of one guided step instead.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import time
 from pathlib import Path
 
 import torch
@@ -21,11 +23,11 @@ from tqdm import tqdm
 from .counter import count_objects
 from .gallery import sheet, wish
 from .methods import NATIVE
-from .pack import Session
+from .overhead import resident
+from .pack import Session, enter
 from .repetition import is_right
 from .scaling_fault import spectrum
 
-PUBLISHED = 0.004
 SKIP_FIRST = 3 / 50  # share of the steps
 
 
@@ -77,6 +79,23 @@ def on_own_x(plan):
     return Transform(begin, after=True)
 
 
+def costs(sides: list[int]) -> str:
+    """Seconds and memory of the attention of one step, for square latents, small ones first."""
+    enter()
+    from hires_fusion.fusion_ops.guidance import self_attention
+
+    lines = ["| latent, cells | seconds | memory | its attention matrix |", "|---|---|---|---|"]
+    self_attention(torch.randn(1, 4, 32, 32))
+    before = resident("VmHWM")
+    for side in sides:
+        started = time.process_time()
+        self_attention(torch.randn(1, 4, side, side))
+        cells = [f"{side} × {side}", f"{time.process_time() - started:.1f}"]
+        cells += [f"{resident('VmHWM') - before:.0f} MiB", f"{side**4 * 4 / 2**30:g} GiB"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def facts(image: Tensor, colour: str) -> dict:
     slope, high = spectrum(image)
     found = count_objects(image[None])[0]
@@ -121,8 +140,12 @@ def main() -> None:
     p.add_argument("--own-space", action="store_true", help="guide x as a flow's sampler holds it")
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--out", type=Path, default=Path("lab/runs/attentive"))
+    p.add_argument("--cells", type=int, nargs="+", help="cost of one step of latents this wide")
     args = p.parse_args()
     torch.set_num_threads(args.threads)
+    if args.cells:
+        print(costs(args.cells))
+        return
     args.out.mkdir(parents=True, exist_ok=True)
     session = Session(args.steps, args.cfg)
     if args.flow:
