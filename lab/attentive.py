@@ -22,13 +22,11 @@ from tqdm import tqdm
 
 from .counter import count_objects
 from .gallery import sheet, wish
-from .methods import NATIVE
+from .methods import NATIVE, guided_sampler
 from .overhead import resident
 from .pack import Session, enter
 from .repetition import is_right
 from .scaling_fault import spectrum
-
-SKIP_FIRST = 3 / 50  # share of the steps
 
 
 def colourfulness(image: Tensor) -> float:
@@ -47,16 +45,7 @@ def contrast(image: Tensor) -> float:
 
 def guided(session: Session, seed: int, scale: float, own_space: bool = False) -> Tensor:
     """The native picture of a seed, (3, H, W)."""
-    import comfy.samplers
-
-    from hires_fusion.fusion_ops.guidance import Guidance
-    from hires_fusion.sampling.steps import between_steps
-    from hires_fusion.sampling.transforms import attentive_guidance
-
-    skip = round(SKIP_FIRST * session.steps)
-    plan = Guidance(scale, skip_first=skip, decay="cosine", decay_factor=3.0)
-    guidance = on_own_x(plan) if own_space else attentive_guidance(plan)
-    sampler = between_steps(comfy.samplers.sampler_object("euler"), guidance)
+    sampler = guided_sampler(session.steps, scale, on_own_x if own_space else None)
     empty = torch.zeros(1, 4, NATIVE, NATIVE)
     latent = session.sample(wish(seed).prompt, empty, seed, sampler=sampler)
     return session.decode(latent)[0].clamp(0, 1)

@@ -19,6 +19,7 @@ from .upscaler import enlarge_4x
 
 NATIVE = Session.native
 CELL = 8  # pixels
+PUBLISHED_GAMMA = 0.004  # of RepLDM's evaluation
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Method:
     Attributes:
         draw: task -> picture (1, 3, H, W) in 0..1.
         from_native: it starts from the native picture, whose cost is then part of its own.
-        kind: "baseline", "preset" or "ablation".
+        kind: "baseline", "preset", "fusion" or "ablation".
     """
 
     draw: Callable[[Task], Tensor]
@@ -183,6 +184,57 @@ def _sampler(stage: Any) -> Any:
     return sampler
 
 
+def guided_sampler(steps: int, scale: float = PUBLISHED_GAMMA, guidance: Any = None) -> Any:
+    """Euler with attentive guidance as RepLDM's evaluation runs it, for a run of `steps`.
+
+    `guidance` makes the transform of a plan in place of the pack's own.
+    """
+    import comfy.samplers
+
+    from hires_fusion.fusion_ops.guidance import Guidance
+    from hires_fusion.sampling.steps import between_steps
+    from hires_fusion.sampling.transforms import attentive_guidance
+
+    skip = round(steps * 3 / 50)
+    plan = Guidance(scale, skip_first=skip, decay="cosine", decay_factor=3.0)
+    return between_steps(
+        comfy.samplers.sampler_object("euler"), (guidance or attentive_guidance)(plan)
+    )
+
+
+def repldm(task: Task) -> Tensor:
+    """Both of RepLDM's stages: a native picture of its own, with attentive guidance."""
+    session = task.session
+    empty = torch.zeros(1, 4, session.native, session.native)
+    sampler = guided_sampler(session.steps)
+    native = session.sample(task.prompt, empty, task.seed, sampler=sampler)
+    return progressive(dataclasses.replace(task, native=native), "RepLDM")
+
+
+def fused(task: Task, kind: str) -> Tensor:
+    """The enlarged native latent (base) and RepLDM's stages (refined), fused.
+
+    Args:
+        kind: "agf" or "dsf" with the trained demo weights, "spec" as published, "blend" at 0.5.
+    """
+    from hires_fusion.fusion_ops import spectrum
+    from hires_fusion.fusion_ops.latent_fusion import blend
+    from hires_fusion.sampling.fusers import fuse
+    from hires_fusion.sampling.lift import upsample
+
+    size = (task.cells, task.cells)
+    base = upsample({"samples": task.native}, size, "pixel bicubic", task.session.vae)
+    refined = {"samples": progressive(task, "RepLDM")}
+    if kind == "blend":
+        return blend(base["samples"], refined["samples"], 0.5)
+    if kind == "spec":
+        band = spectrum.published_band(0.85, 0.5)
+        return spectrum.frequency_fusion(base["samples"], refined["samples"], band)
+    latent_format = task.session.model.model.latent_format
+    options = {"mode": "weights", "weights": f"demo_{kind}.safetensors", "ratio": 0.5, "seed": 0}
+    return fuse(kind, base, refined, latent_format=latent_format, **options)[0]["samples"]
+
+
 def decoded(draw: Callable[..., Tensor], *args: Any, **changes: Any) -> Callable[[Task], Tensor]:
     """The picture of what a function of a task draws as a latent."""
     return lambda task: task.session.decode(draw(task, *args, **changes))
@@ -226,5 +278,10 @@ METHODS: dict[str, Method] = {
     "RepLDM stages": preset("RepLDM"),
     "AP-LDM stages": preset("AP-LDM"),
     "FreeScale-style restart": preset("FreeScale-style restart"),
+    "RepLDM": Method(decoded(repldm), from_native=False, kind="preset"),
+    "RepLDM stages + blend": Method(decoded(fused, "blend"), kind="fusion"),
+    "RepLDM stages + AGF": Method(decoded(fused, "agf"), kind="fusion"),
+    "RepLDM stages + DSF": Method(decoded(fused, "dsf"), kind="fusion"),
+    "RepLDM stages + SpecFusion": Method(decoded(fused, "spec"), kind="fusion"),
     **{name: ablation(**changes) for name, changes in ABLATIONS.items()},
 }

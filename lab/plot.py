@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 SIZE = (560, 400)
 MARGIN = (56, 36, 16, 46)  # left, top, right, bottom
 INK, GREY, FRONT = "#222222", "#dddddd", "#c0392b"
-COLOURS = {"baseline": "#2c6fbb", "preset": "#c0392b", "ablation": "#999999"}
+COLOURS = {"baseline": "#2c6fbb", "preset": "#c0392b", "fusion": "#7d3c98", "ablation": "#999999"}
 
 
 @dataclass(frozen=True)
