@@ -149,7 +149,7 @@ def check_packs(server: Server, packs: Mapping[str, Path]) -> None:
     log = server.log.read_text(encoding="utf-8", errors="replace").splitlines()
     failed = [i for i, line in enumerate(log) if FAILED_IMPORT.search(line)]
     if failed:
-        starts = [i for i, line in enumerate(log[: failed[0]]) if line.startswith("Traceback")]
+        starts = [i for i, line in enumerate(log[: failed[0]]) if "Traceback (most recent" in line]
         first = starts[-1] if starts else failed[0]
         raise HostError("a pack failed to import:\n" + "\n".join(log[first : failed[0] + 1]))
     nodes = server.get_json("/object_info")
