@@ -67,9 +67,8 @@ class ProgressiveUpscale(io.ComfyNode):
                     default=50,
                     min=1,
                     max=1000,
-                    tooltip="Steps of each stage's "
-                    "schedule, of which it skips the init rate's share at the start (the papers' "
-                    "num_resample_timesteps).",
+                    tooltip="Steps of each stage's schedule, of which it skips the init rate's "
+                    "share at the start (the papers' num_resample_timesteps).",
                 ),
                 io.Float.Input(
                     "cfg",

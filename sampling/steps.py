@@ -96,8 +96,8 @@ class StepSampler(KSAMPLER):
 def _only_by_sample(*args: Any, **kwargs: Any) -> Tensor:
     """In place of the inner function, which other packs' samplers would run without transforms."""
     raise ValueError(
-        "a sampler with a Skip Residual can't be run inside another pack's sampler: connect "
-        "Skip Residual straight to the node that samples"
+        "a sampler with Skip Residual or Attentive Guidance can't be run inside another pack's "
+        "sampler: connect it straight to the node that samples"
     )
 
 
