@@ -83,7 +83,7 @@ bench: python
 	$(VENV)/python -m lab.fuser_pairs
 	$(VENV)/python -m lab.train_fusers --report --count-objects --network
 
-# How good each method is, against true renders: BENCH=--quick (under 10 minutes on 2 cores), nothing
+# How good each method is, against true renders: BENCH=--quick (5 minutes on 2 cores), nothing
 # (over an hour), or BENCH=--full (for a GPU). Goes on where it was interrupted.
 bench-quality: python
 	@"$(PYTHON)" -m tools.setup_env test

@@ -280,7 +280,7 @@ def test_other_packs_samplers_are_refused():
 def test_ours_inside_another_packs_sampler_is_an_error():
     inner = changed("euler", same)
     outer = comfy.samplers.KSAMPLER(lambda model, x, sigmas, **o: inner.sampler_function(model, x))
-    with pytest.raises(ValueError, match="connect Skip Residual straight"):
+    with pytest.raises(ValueError, match="connect it straight to the node"):
         sample(patcher(textured), latent(8, 8), sampler=outer)
 
 
