@@ -21,7 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .counter import count_objects
-from .gallery import sheet, wish
+from .gallery import sheet, to_image, wish
 from .methods import NATIVE, guided_sampler
 from .overhead import resident
 from .pack import Session, enter
@@ -149,8 +149,7 @@ def main() -> None:
             for seed in tqdm(seeds, desc=f"γ {scale:g}"):
                 image = guided(session, seed, scale, args.own_space)
                 results.setdefault(scale, []).append(facts(image, wish(seed).colour))
-                pixels = (image.movedim(0, -1).numpy() * 255).round().astype("uint8")
-                shown.setdefault(f"{scale:g}", []).append(Image.fromarray(pixels))
+                shown.setdefault(f"{scale:g}", []).append(to_image(image[None]))
     print(table(results))
     stem = "flow" if args.flow else "native"
     (args.out / f"{stem}.json").write_text(json.dumps(results, indent=1) + "\n")

@@ -26,7 +26,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .counter import count_objects
-from .gallery import sheet, wish
+from .gallery import sheet, to_image, wish
 from .methods import NATIVE, draw_native
 from .pack import Session
 from .reference import phase
@@ -118,11 +118,10 @@ def spectrum(image: Tensor) -> tuple[float, float]:
 
 def measure(session: Session, latent: Tensor) -> tuple[Image.Image, dict]:
     """The picture of a latent and what is counted and measured in it."""
-    image = session.decode(latent)[0].clamp(0, 1)
-    slope, high = spectrum(image)
-    found = count_objects(image[None])[0]
-    pixels = (image.movedim(0, -1).numpy() * 255).round().astype(np.uint8)
-    return Image.fromarray(pixels), {"objects": len(found), "slope": slope, "high": high}
+    image = session.decode(latent).clamp(0, 1)
+    slope, high = spectrum(image[0])
+    found = count_objects(image)[0]
+    return to_image(image), {"objects": len(found), "slope": slope, "high": high}
 
 
 def table(rows: list[dict]) -> str:

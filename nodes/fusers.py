@@ -81,6 +81,14 @@ def fuser_inputs(weights: str) -> list[io.Input]:
     ]
 
 
+def fused_outputs() -> list[io.Output]:
+    """The result, and what was taken from where."""
+    return [
+        io.Latent.Output(tooltip="The fused latent."),
+        io.Mask.Output(tooltip="Share of the refined latent, one pixel a cell."),
+    ]
+
+
 class _Fuser(io.ComfyNode):
     """What the two fusers share."""
 
@@ -122,10 +130,7 @@ class AdaptiveGlobalFusion(_Fuser):
             description="Fuses a base and a refined latent cell by cell. How much of each is "
             "taken depends on all channels of both at that cell.",
             inputs=[*pair_inputs(), *fuser_inputs("demo_agf.safetensors"), *format_inputs()],
-            outputs=[
-                io.Latent.Output(tooltip="The fused latent."),
-                io.Mask.Output(tooltip="Share of the refined latent, one pixel a cell."),
-            ],
+            outputs=fused_outputs(),
         )
 
 
@@ -142,8 +147,5 @@ class DynamicSpatialFusion(_Fuser):
             description="Fuses a base and a refined latent by a map that looks at 7 x 7 cells: "
             "at the mean over channels of the refined latent and the maximum of the base.",
             inputs=[*pair_inputs(), *fuser_inputs("demo_dsf.safetensors"), *format_inputs()],
-            outputs=[
-                io.Latent.Output(tooltip="The fused latent."),
-                io.Mask.Output(tooltip="Share of the refined latent, one pixel a cell."),
-            ],
+            outputs=fused_outputs(),
         )

@@ -4,8 +4,6 @@ replaced by something small."""
 from __future__ import annotations
 
 import io
-import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +11,9 @@ from PIL import Image
 
 from tools.client import fetch, submit, title_of
 
-FOLDER = Path(__file__).resolve().parents[2] / "workflows" / "api"
-FILES = sorted(FOLDER.glob("*.json"))
+from .graphs import API, load
+
+NAMES = sorted(path.stem for path in API.glob("*.json"))
 FEW = {"steps": 3, "num_resample_timesteps": 3}
 # A picture of SDXL's size on the model that stands in for it.
 SHRINK, LARGEST = 4, 1024
@@ -54,9 +53,9 @@ def drawn(server, prompt: dict) -> dict[str, list[np.ndarray]]:
     }
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_a_workflow_runs(server, path):
-    prompt = small(json.loads(path.read_text(encoding="utf-8")))
+@pytest.mark.parametrize("name", NAMES)
+def test_a_workflow_runs(server, name):
+    prompt = small(load(name))
     pictures = drawn(server, prompt)
     assert pictures.keys() == {
         title_of(prompt, n) for n, entry in prompt.items() if entry["class_type"] == "SaveImage"
@@ -65,8 +64,7 @@ def test_a_workflow_runs(server, path):
 
 
 def test_a_controlnet_reaches_the_larger_stages(server):
-    path = FOLDER / "repldm_controlnet.json"
-    prompt = small(json.loads(path.read_text(encoding="utf-8")))
+    prompt = small(load("repldm_controlnet"))
     larger = next(n for n, e in prompt.items() if e["class_type"] == "HRF_ProgressiveUpscale")
     prompt[larger]["inputs"]["init_rates"] = "0.34"  # so that three steps have some noise to lose
     with_edges = drawn(server, prompt)
