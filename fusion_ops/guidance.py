@@ -83,23 +83,6 @@ def calibrated(attended: Tensor, x: Tensor, weights: Tensor, alpha: float, mode:
     return attended / ((alpha * picture + (1 - alpha) * weights).sqrt() + TINY)
 
 
-def low_pass(x: Tensor, share: float) -> Tensor:
-    """Keep a centred box of frequencies, `share` of each half axis; 1 returns x itself."""
-    if share >= 1:
-        return x
-    spectrum = torch.fft.fftshift(torch.fft.fft2(x.float()), dim=(-2, -1))
-    height, width = x.shape[-2:]
-    mask = torch.zeros(height, width, device=x.device)
-    rows, columns = (slice(*_box(side, share)) for side in (height, width))
-    mask[rows, columns] = 1
-    return torch.fft.ifft2(torch.fft.ifftshift(spectrum * mask, dim=(-2, -1))).real
-
-
-def _box(side: int, share: float) -> tuple[int, int]:
-    half = max(1, int(side // 2 * share))
-    return side // 2 - half, side // 2 + half + side % 2
-
-
 @dataclass(frozen=True)
 class Guidance:
     """When attentive guidance acts, and how strongly.

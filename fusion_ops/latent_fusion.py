@@ -40,8 +40,8 @@ def check_weights(kind: str, channels: int, weights: Weights) -> None:
         more = f" and {len(found) - 4} more" if len(found) > 4 else ""
         raise ValueError(
             f"these are not the weights of a {kind.upper()} fuser for latents of {channels} "
-            f"channels: expected the keys {expected}, found {some}{more}; train some with "
-            "`python -m lab.train_fusers`, or choose another file"
+            f"channels: expected the keys {expected}, found {some}{more}; choose "
+            "another file, or the latent format that it was trained on"
         )
 
 

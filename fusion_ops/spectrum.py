@@ -14,8 +14,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .bands import filtered, round_response, with_fallback
+
 EDGES = ("box", "gaussian", "butterworth")
-BUTTERWORTH_ORDER = 4
 
 
 class Band(NamedTuple):
@@ -66,19 +67,12 @@ def check_band(band: Band) -> None:
 def refined_spectrum_share(height: int, width: int, band: Band) -> Tensor:
     """Share of the refined latent at each frequency, (H, W), in the order of `torch.fft.fft2`."""
     check_band(band)
-    rows, columns = (torch.fft.fftfreq(n, 1 / n) for n in (height, width))
     if band.edge == "box":
+        rows, columns = (torch.fft.fftfreq(n, 1 / n) for n in (height, width))
         inside = _in_box(rows, height, band)[:, None] & _in_box(columns, width, band)[None, :]
         low = inside.float()
-    elif band.radius == 0:
-        low = torch.zeros(height, width)
     else:
-        squared = (rows / (height * band.radius))[:, None] ** 2
-        squared = squared + (columns / (width * band.radius))[None, :] ** 2
-        if band.edge == "gaussian":
-            low = torch.exp(-math.log(2) * squared)
-        else:
-            low = 1 / (1 + squared**BUTTERWORTH_ORDER)
+        low = round_response(height, width, band.edge, band.radius)
     return 1 - (1 - band.low_mix) * low
 
 
@@ -106,18 +100,8 @@ def frequency_fusion(base: Tensor, refined: Tensor, band: Band) -> Tensor:
     if bool((share == 1).all()):
         return refined
     fine = refined.float()
-    difference = base.float() - fine
-    try:
-        change = _filtered(difference, 1 - share)
-    except (RuntimeError, TypeError):
-        if difference.device.type == "cpu":
-            raise
-        change = _filtered(difference.cpu(), 1 - share).to(difference.device)
+    change = with_fallback(filtered, base.to(fine) - fine, 1 - share)
     return (fine + change).to(refined.dtype)
-
-
-def _filtered(x: Tensor, mask: Tensor) -> Tensor:
-    return torch.fft.ifft2(torch.fft.fft2(x) * mask.to(x.device)).real
 
 
 def log_spectrum(x: Tensor) -> Tensor:

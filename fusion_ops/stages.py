@@ -1,211 +1,216 @@
-"""Progressive upscaling as data: stages joined by lifts, and the presets that list them.
-
-A preset is one row of `PRESETS`; a new published method adds a row, not code.
-"""
+"""A progressive run as data: stages joined by lifts, as a preset or a user lists them."""
 
 from __future__ import annotations
 
 import itertools
-import json
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
 
-from .windows import BORDERS
+from .presets import PRESETS, Preset
+from .rows import MOST_ROWS, read_fields, read_rows, read_shares, short
+from .schedule import flow_time, lifted_sigma
+from .stage import LIMITS, STARTS, Stage, check_stage, checked_row
+from .upsample import LIFTS, MODEL_LIFT
 
-LIFTS = ("latent bicubic", "pixel bicubic", "pixel lanczos")
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One resolution of a progressive run, and how the picture before it is lifted to it.
-
-    Attributes:
-        scale: size against the native stage, > 0; None lets the preset's plan choose it.
-        lift: upsampler, one of LIFTS.
-        start: share of the schedule that is skipped, 0 (from pure noise) .. < 1; the papers'
-            `init_rate`.
-        steps: sampling steps of the whole schedule, None for the node's.
-        cfg: guidance scale, None for the node's.
-        tiled: sample through windows (MultiDiffusion).
-        jitter: shift the windows at random.
-        border: jittered windows at the edge, see `fusion_ops.windows.windows`.
-        dilated: add dilated global views.
-        skip_residual: follow the upsampled picture (needs steps, so a start below 1).
-        match: give the result the mean and deviation of the native latent.
-        stride: distance of windows as share of a window, so that a row fits any native size.
-        cosine_scale_1: decay of the skip residual.
-        cosine_scale_2: decay of the dilated views' share.
-        cosine_scale_3: decay of the blur.
-        sigma: largest blur in cells.
-        interaction: dilated views exchange cells, as in AccDiffusion.
-    """
-
-    scale: float | None = None
-    lift: str = "latent bicubic"
-    start: float = 0.0
-    steps: int | None = None
-    cfg: float | None = None
-    tiled: bool = True
-    jitter: bool = True
-    border: str = "clamp"
-    dilated: bool = True
-    skip_residual: bool = True
-    match: bool = True
-    stride: float = 0.5
-    cosine_scale_1: float = 3.0
-    cosine_scale_2: float = 1.0
-    cosine_scale_3: float = 1.0
-    sigma: float = 0.8
-    interaction: bool = False
-
-    def stride_cells(self, window: int) -> int:
-        """Distance of windows of so many cells."""
-        return max(1, int(self.stride * window))
+NEW = Stage()
+# Fields that say nothing at cfg 1.
+UNGUIDED = {n: getattr(NEW, n) for n in ("cfg", "cfg_start", "cfg_end", "cfg_low", "cfg_high")}
+# Lifts that do nothing but resize.
+RESIZING = tuple(name for name in LIFTS if name != MODEL_LIFT)
 
 
-@dataclass(frozen=True)
-class Preset:
-    """A published method's stages after the native one.
+class Wish(NamedTuple):
+    """What the user says for all stages, and what of the model a preset asks for.
 
     Attributes:
-        rows: one for each stage; the last serves all further ones.
-        sizes: how stages lie between the native size and the target, a key of SIZES.
-        count: stages of a method that does not derive their number from the target; 0 derives it.
-            Fewer stages than rows take the last ones.
-        single_below: targets below this scale are reached in one stage.
+        steps, cfg: 0 for the preset's own.
+        flow: the model is a rectified flow.
+        embedded: it is told its guidance by an embedding, so that its own cfg is 1.
     """
 
-    rows: tuple[Stage, ...]
-    sizes: str = "whole"
-    count: int = 0
-    single_below: float = 0.0
-
-    def scales(self, target: float, count: int = 0) -> list[float]:
-        """Sizes of the stages, the target last. `count` asks for another number of them."""
-        if target < self.single_below:
-            count = count or 1
-        spread = SIZES[self.sizes if not count or self.sizes == "area" else "side"]
-        return spread(target, count or self.count)
-
-    def row(self, index: int, count: int) -> Stage:
-        """The row of stage `index` of `count`."""
-        return self.rows[min(index + max(len(self.rows) - count, 0), len(self.rows) - 1)]
+    steps: int = 0
+    cfg: float = 0.0
+    flow: bool = False
+    embedded: bool = False
 
 
-def _whole(target: float, count: int) -> list[float]:
-    return [*map(float, range(2, math.ceil(target))), target]
+class Plan(NamedTuple):
+    """Stages after the native one, smallest first, and what counts where they say nothing."""
+
+    stages: list[Stage]
+    steps: int
+    cfg: float
+
+    def enlarged_by_model(self) -> Plan:
+        """The plan with an UPSCALE_MODEL where pixels are interpolated."""
+        by_model = [
+            replace(stage, lift=MODEL_LIFT) if stage.needs_vae else stage for stage in self.stages
+        ]
+        return self._replace(stages=by_model)
 
 
-def _double(target: float, count: int) -> list[float]:
-    return [2.0**k for k in range(1, math.ceil(math.log2(target)))] + [target]
+class Places(NamedTuple):
+    """A model's schedule: the share of it below a noise level, and the level of a share."""
+
+    share: Callable[[float], float]
+    sigma: Callable[[float], float]
 
 
-def _side(target: float, count: int) -> list[float]:
-    return [1 + (target - 1) * k / count for k in range(1, count)] + [target]
-
-
-def _area(target: float, count: int) -> list[float]:
-    return [math.sqrt(1 + (target**2 - 1) * k / count) for k in range(1, count)] + [target]
-
-
-# Every whole number, every power of two, or a number of stages evenly apart in side or in area.
-SIZES: dict[str, Callable[[float, int], list[float]]] = {
-    "whole": _whole,
-    "double": _double,
-    "side": _side,
-    "area": _area,
-}
-
-# A whole picture at once, lifted as pixels.
-WHOLE = Stage(lift="pixel bicubic", tiled=False, dilated=False, skip_residual=False)
-
-PRESETS: dict[str, Preset] = {
-    # arXiv 2311.16973 with the constants of all its examples (its code defaults to a sigma of 1.0).
-    "DemoFusion": Preset((Stage(),)),
-    # DemoFusion for few-step models (Minniti and Sabel, 2024): windows 96 of 128 cells apart, steps
-    # and CFG (1 to 2.5) from the node. Their code starts at pure noise, which takes more steps than
-    # there are; this skips the first .3 of the schedule, as FreeScale's code does at its restart.
-    "DemoFusion-Turbo": Preset((Stage(stride=0.75, start=0.3),)),
-    # RepLDM (NeurIPS 2025): one stage with the last fifth of the schedule, two from 4x on.
-    "RepLDM": Preset(
-        (replace(WHOLE, start=0.9), replace(WHOLE, start=0.8)), "side", 2, single_below=4
-    ),
-    # AP-LDM, arXiv 2410.06055: areas evenly apart, and no match of statistics.
-    "AP-LDM": Preset(
-        (replace(WHOLE, start=0.9, match=False), replace(WHOLE, start=0.8, match=False)),
-        *("area", 2),
-        single_below=4,
-    ),
-    # FreeScale (ICCV 2025), its restart and skip residual without its changes to the network.
-    "FreeScale-style restart": Preset(
-        (replace(WHOLE, start=0.3, skip_residual=True, cosine_scale_1=2.0, match=False),), "double"
-    ),
-    # Each stage through windows only, arXiv 2302.08113: the baseline that repeats objects.
-    "MultiDiffusion": Preset(
-        (Stage(jitter=False, dilated=False, skip_residual=False, match=False),)
-    ),
-}
-
-
-def plan_stages(preset: str, scale: float, rows: str = "", init_rates: str = "") -> list[Stage]:
-    """The stages after the native one, smallest first.
+def plan_run(
+    preset: str,
+    scale: float,
+    rows: str | Sequence[Stage] = "",
+    init_rates: str = "",
+    wishes: Mapping[str, Any] | None = None,
+    wish: Wish | None = None,
+) -> Plan:
+    """The stages after the native one, and the steps and the cfg of those that name none.
 
     Args:
         preset: a key of PRESETS.
-        scale: last size against the native one, > 1.
+        scale: last size against the native one, 1 (the same again) to 16.
         rows: JSON list of objects with fields of Stage, which replaces the preset's sizes:
             `[{"scale": 2}, {"scale": 3, "start": 0.3, "cfg": 4}]`. Fields that a row leaves
-            out are the preset's. Empty for the preset's own plan.
+            out are the preset's. Empty for the preset's own plan. Or stages as of `chained`, of
+            which nothing is the preset's.
         init_rates: shares of the schedule to skip, one for each stage ("0.9, 0.8"), which replace
             the preset's number of stages and their `start`. Empty for the preset's.
+        wishes: fields of Stage that take the place of the preset's; what a row says goes first.
+        wish: of the user and the model; None for nothing.
 
     Raises:
         ValueError: bad rows or rates, sizes that don't grow; the message says what to write.
     """
-    chosen = PRESETS[preset]
-    if rows.strip():
-        if init_rates.strip():
-            raise ValueError(
-                'both stages and init_rates are given: write "start" into the stages, or empty one'
-            )
-        listed = _rows(rows)
-        stages = [_stage(chosen.row(i, len(listed)), row, i + 1) for i, row in enumerate(listed)]
-        _check_growth(stages)
-        return stages
-    if scale <= 1:
-        raise ValueError(
-            f"the target is {scale:g} times the native size: choose a scale or long_side "
-            "that is larger than the native picture, or use that one"
-        )
-    starts = _init_rates(init_rates)
-    scales = chosen.scales(scale, len(starts))
-    stages = [replace(chosen.row(i, len(scales)), scale=s) for i, s in enumerate(scales)]
-    if starts:
-        stages = [replace(s, start=start) for s, start in zip(stages, starts, strict=True)]
+    if preset not in PRESETS:
+        raise ValueError(f"no preset is called {short(preset)}: choose {', '.join(PRESETS)}")
+    listed = _listed(rows, init_rates)
+    if not listed:
+        _check_scale(scale)
+    wired = [row for row in listed if isinstance(row, Stage)]
+    target = max((s.scale for s in wired), default=scale)
+    target = max((row["scale"] for row in listed if isinstance(row, dict)), default=target)
+    chosen, steps, cfg = _own(PRESETS[preset].reaching(target), wish or Wish(), wishes or {})
+    sharpened = [bool(row.get("unsharp")) for row in listed if isinstance(row, dict)]
+    if wired:
+        stages, sharpened = wired, [bool(stage.unsharp) for stage in wired]
+    elif listed:
+        stages = [_stage(chosen.row(i, len(listed)), row) for i, row in enumerate(listed)]
+    else:
+        starts = read_shares(init_rates, "init_rates", LIMITS["start"][1])
+        # The same size again is a stage of its own.
+        scales = chosen.scales(scale, len(starts)) if scale > 1 else [scale] * (len(starts) or 1)
+        stages = [replace(chosen.row(i, len(scales)), scale=s) for i, s in enumerate(scales)]
+        if starts:
+            pairs = zip(stages, starts, strict=True)
+            stages = [replace(_by_share(stage), start=start, end=NEW.end) for stage, start in pairs]
+        sharpened = [False] * len(stages)
+    _check_growth(stages)
+    for number, stage in enumerate(stages, 1):
+        check_stage(stage, number)
+    return Plan(_kept_sizes(stages, sharpened), steps, cfg)
+
+
+def plan_stages(preset: str, scale: float, *args: Any, **options: Any) -> list[Stage]:
+    """The stages alone of what `plan_run` plans."""
+    return plan_run(preset, scale, *args, **options).stages
+
+
+# What an input of the Stage node says where it says nothing.
+UNSAID = {"steps": 0, "cfg": 0, "sigma": 0, "cfg_high": -1}
+
+
+def chained(before: Sequence[Stage], said: Mapping[str, Any], more: str = "") -> tuple[Stage, ...]:
+    """Stages, and one more after them.
+
+    Args:
+        before: smaller ones.
+        said: fields of the new one; UNSAID are as good as left out.
+        more: JSON object of further fields.
+
+    Raises:
+        ValueError: what a row of JSON would be refused for, by the stage's number.
+    """
+    number = len(before) + 1
+    further = read_fields(more) if more.strip() else {}
+    if twice := next((name for name in further if name in said), None):
+        raise ValueError(f'more has "{twice}", which is an input of its own: set it there')
+    row = {name: value for name, value in said.items() if value != UNSAID.get(name)}
+    for name in ("start",) if "sigma" in row else ("gamma",):
+        row.pop(name, None)
+    stage = replace(NEW, **checked_row(row | further, number))
+    check_stage(stage, number)
+    stages = (*before, stage)
+    _check_growth(stages)
+    if len(stages) > MOST_ROWS:
+        raise ValueError(f"{len(stages)} stages: chain at most {MOST_ROWS}")
     return stages
 
 
-def _init_rates(text: str) -> list[float]:
-    rates = []
-    for part in text.replace("[", "").replace("]", "").split(","):
-        if not part.strip():
-            continue
-        try:
-            rate = float(part)
-        except ValueError:
-            rate = -1.0
-        if not 0 <= rate <= LIMITS["start"][1]:
-            raise ValueError(
-                f"init_rates has '{part.strip()}': write shares from 0 to 0.99, one for each "
-                "stage, such as 0.9, 0.8"
-            )
-        rates.append(rate)
-    return rates
+def _listed(rows: str | Sequence[Stage], init_rates: str) -> list[Any]:
+    if not rows or (isinstance(rows, str) and not rows.strip()):
+        return []
+    if init_rates.strip():
+        raise ValueError(
+            'both stages and init_rates are given: write "start" into the stages, or empty one'
+        )
+    if not isinstance(rows, str):
+        return list(rows)
+    return [checked_row(row, number) for number, row in enumerate(read_rows(rows), 1)]
 
 
-def _check_growth(stages: list[Stage]) -> None:
+def _check_scale(scale: float) -> None:
+    most = LIMITS["scale"][1]
+    if not 1 <= scale <= most:  # NaN too
+        raise ValueError(
+            f"the target is {scale:g} times the native size: choose a scale or long_side "
+            f"that is no smaller than the native picture, up to {most} times"
+        )
+
+
+def _own(preset: Preset, wish: Wish, wishes: Mapping[str, Any]) -> tuple[Preset, int, float]:
+    """A preset for a kind of model, its rows following the wishes, with its steps and cfg."""
+    known, cfg, rows = preset.steps, preset.cfg, preset.rows
+    if wish.flow:
+        known, cfg = preset.flow_steps, 1.0 if wish.embedded else preset.flow_cfg
+        rows = [_as_flow(replace(row, **preset.flow)) for row in rows]
+    cfg, own = wish.cfg or cfg, known
+    if cfg == 1 and not wish.embedded:
+        own = min(known, preset.distilled_steps)
+        rows = [replace(row, **UNGUIDED) for row in rows]
+    steps = wish.steps or own
+    # In proportion, as the steps that a share of the schedule takes.
+    rows = [replace(r, steps=r.steps and max(1, round(r.steps * steps / known))) for r in rows]
+    # Of a row without windows, jitter is that of its attention.
+    still = {name: value for name, value in wishes.items() if name != "jitter"}
+    rows = tuple(replace(row, **(wishes if row.tiled else still)) for row in rows)
+    return replace(preset, rows=rows), steps, cfg
+
+
+def _as_flow(row: Stage) -> Stage:
+    """A row whose noise levels are those of eps models, for a flow."""
+    sigma = None if row.sigma is None else flow_time(row.sigma)
+    return replace(row, sigma=sigma, end_sigma=flow_time(row.end_sigma))
+
+
+def _by_share(stage: Stage) -> Stage:
+    """A stage that starts at a share of the schedule, with nothing left of another start."""
+    level = {name: getattr(NEW, name) for name in STARTS["start"]}
+    return stage if stage.sigma is None else replace(stage, **level, steps=None)
+
+
+def _stage(base: Stage, row: dict[str, Any]) -> Stage:
+    """A user's row over a preset's, of whose start nothing is left where the row has its own."""
+    if any(name in row for name in STARTS["sigma"]):
+        base = replace(_by_share(base), end=NEW.end)
+    elif "sigma" in row:
+        steps = base.steps if base.sigma else None
+        base = replace(base, start=NEW.start, end=NEW.end, end_sigma=NEW.end_sigma, steps=steps)
+    return replace(base, **row)
+
+
+def _check_growth(stages: Sequence[Stage]) -> None:
     for number, (before, after) in enumerate(itertools.pairwise(stages), 2):
         if after.scale < before.scale:
             raise ValueError(
@@ -214,56 +219,66 @@ def _check_growth(stages: list[Stage]) -> None:
             )
 
 
-def _rows(text: str) -> list[dict[str, Any]]:
-    example = 'write a JSON list such as [{"scale": 2}, {"scale": 3}]'
-    try:
-        rows = json.loads(text)
-    except json.JSONDecodeError as e:
-        raise ValueError(f"stages is no JSON ({e.msg}, line {e.lineno}): {example}") from e
-    if not isinstance(rows, list) or not rows or not all(isinstance(r, dict) for r in rows):
-        raise ValueError(f"stages is no list of objects: {example}")
-    return rows
+def _kept_sizes(stages: Sequence[Stage], sharpened: Sequence[bool]) -> list[Stage]:
+    """Stages of the size of the one before, through no VAE: nothing is enlarged there, and what
+    is sharp already is sharpened only if a row says so."""
+    before, found = 1.0, []
+    for stage, sharp in zip(stages, sharpened, strict=True):
+        if stage.scale == before and stage.lift in RESIZING and not sharp:
+            stage = replace(stage, lift="none", unsharp=0.0, lfm=0.0)
+        found.append(stage)
+        before = stage.scale
+    return found
 
 
-def _stage(base: Stage, row: dict[str, Any], number: int) -> Stage:
-    known = {f.name: f for f in fields(Stage)}
-    for name, value in row.items():
-        if name not in known:
-            raise ValueError(f"stage {number} has no field '{name}': use {', '.join(known)}")
-        _check_value(name, value, number)
-    if row.get("scale") is None:
-        raise ValueError(f'stage {number} has no scale: add "scale": 2 (times the native size)')
-    return replace(base, **row)
+def settle(plan: Plan, places: Places, flow: bool, strength: float = 0.0) -> list[Stage]:
+    """The stages with all that was left open: steps, cfg, and where each of them starts.
+
+    Args:
+        places: of the model.
+        flow: its sigmas are times of a rectified flow.
+        strength: share of the schedule that the stage with the most noise runs, 0..1, and the
+            others in proportion; steps follow. 0 leaves the stages as they are.
+    """
+    settled, before = [], 1.0
+    for stage in plan.stages:
+        changes: dict[str, Any] = {"cfg": plan.cfg if stage.cfg is None else stage.cfg}
+        if stage.sigma is None:
+            changes["steps"] = stage.steps or plan.steps
+        else:
+            grown = stage.scale / before
+            start = lifted_sigma(stage.sigma, grown, stage.gamma, flow)
+            length = places.share(start) - places.share(stage.end_sigma)
+            changes |= {"sigma": start, "gamma": 0.0}
+            changes["steps"] = stage.steps or max(1, round(plan.steps * length))
+        settled.append(replace(stage, **changes))
+        before = stage.scale
+    return settled if not strength else _stronger(settled, places, strength)
 
 
-# The smallest and largest number each field takes.
-LIMITS = {
-    "scale": (0.25, 16),
-    "start": (0, 0.99),
-    "steps": (1, 1000),
-    "cfg": (0, 100),
-    "stride": (0.01, 1),
-    "cosine_scale_1": (0, 100),
-    "cosine_scale_2": (0, 100),
-    "cosine_scale_3": (0, 100),
-    "sigma": (0.01, 100),
-}
-INTEGERS = ("steps",)
-CHOICES = {"lift": LIFTS, "border": BORDERS}
+def _stronger(stages: list[Stage], places: Places, strength: float) -> list[Stage]:
+    most = max(_share(stage, places) for stage in stages)
+    factor = strength / most
+    if math.isclose(factor, 1):
+        return stages
+
+    def scaled(stage: Stage) -> Stage:
+        if stage.sigma is None:
+            start, end = (1 - (1 - place) * factor for place in (stage.start, stage.end))
+            return replace(stage, start=max(start, 0.0), end=end)
+        sigma, end = (
+            places.sigma(min(places.share(level) * factor, 1.0)) if level else 0.0
+            for level in (stage.sigma, stage.end_sigma)
+        )
+        steps = max(1, round(stage.steps * factor))
+        return replace(stage, sigma=sigma, end_sigma=end, steps=steps)
+
+    return [scaled(stage) for stage in stages]
 
 
-def _check_value(name: str, value: Any, number: int) -> None:
-    if name in LIMITS:
-        low, high = LIMITS[name]
-        kinds = (int,) if name in INTEGERS else (int, float)
-        if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
-            kind = "a whole number" if name in INTEGERS else "a number"
-            raise ValueError(f"stage {number}: {name} must be {kind} from {low} to {high}")
-    elif name in CHOICES:
-        if value not in CHOICES[name]:
-            raise ValueError(f"stage {number}: {name} must be one of {', '.join(CHOICES[name])}")
-    elif not isinstance(value, bool):
-        raise ValueError(f"stage {number}: {name} must be true or false")
+def _share(stage: Stage, places: Places) -> float:
+    """Of the schedule, where a settled stage starts."""
+    return 1 - stage.start if stage.sigma is None else places.share(stage.sigma)
 
 
 def stage_size(native: tuple[int, int], scale: float, align: int = 1) -> tuple[int, int]:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import comfy.model_base
 import comfy.utils
 import torch
-from comfy.patcher_extension import WrappersMP
+from comfy.conds import CONDConstant, CONDRegular
 from torch import Tensor
 
 from ..fusion_ops.lattices import LatticeSet
 from ..fusion_ops.windows import WindowSet
-from .control import gligen_for_views, links
-from .latents import cell_pixels
+from . import patches
+from .control import check_links, gligen_for_views
+from .cuts import Cutter
+from .table import SIZED
 
 Views = WindowSet | LatticeSet
 
@@ -25,38 +26,55 @@ LOCAL, GLOBAL = "local", "global"
 FADE = 8
 
 
-def check(conds: dict[str, list[dict]], model_options: dict | None = None) -> None:
-    """Raise ValueError, with the fix, if something cannot be cut for views.
+def check(
+    conds: dict[str, list[dict]], model_options: dict | None = None, model: Any = None
+) -> None:
+    """Raise ValueError, with the fix, for what a graph asks of views and they cannot do.
 
     Args:
-        conds: the guider's conds, {"positive": [cond, ...], ...}.
+        conds: the guider's conds, {"positive": [cond, ...], ...}, processed or not.
         model_options: of the MODEL, with its patches and wrappers.
+        model: the MODEL, for the parts of it that nodes replaced.
     """
-    for link in links(list(conds.values())):
-        if getattr(link, "cond_hint_original", None) is None:
-            raise ValueError(
-                f"HiRes Fusion views cannot cut what '{type(link).__name__}' shows: it keeps no "
-                "hint image; apply it to the native-size stage only"
-            )
-    options = model_options or {}
-    patches = options.get("transformer_options", {}).get("patches", {})
-    for patch in (p for listed in patches.values() for p in listed):
-        if hasattr(patch, "encoded_image_size"):
-            raise ValueError(
-                f"HiRes Fusion views cannot cut the image inside '{type(patch).__name__}': every "
-                "view would get the whole image; use it in the native-size stage only"
-            )
-    wrappers = options.get("transformer_options", {}).get("wrappers", {})
-    if "easycache" in wrappers.get(WrappersMP.DIFFUSION_MODEL, {}):
-        raise ValueError(
-            "EasyCache keeps the last model call, which with views is another part of the "
-            "picture: use LazyCache, which keeps whole steps, or leave it out"
-        )
-    if getattr(options.get("context_handler"), "dim", 0) >= 3:
-        raise ValueError(
-            "context windows over height or width are views already: remove them, or give them "
-            "the dimension of the frames"
-        )
+    listed = [cond for found in conds.values() for cond in found or []]
+    check_links([listed])
+    patches.check(model_options or {}, [cond["hooks"] for cond in listed if cond.get("hooks")])
+    if model is not None:
+        patches.check_objects(model.object_patches)
+
+
+def check_sizes(model: Any, conds: dict[str, list[dict]], views: Views, batch: int) -> None:
+    """Raise ValueError, with the fix, for what nodes made for another size than the canvas'.
+
+    Args:
+        model: the BaseModel.
+        conds: the guider's conds, not yet processed by the host: nothing is loaded, nothing drawn.
+        batch: latents of the canvas.
+    """
+    cutter = Cutter(model, views, batch, slice(0, 1), None)
+    for cond in (cond for found in conds.values() for cond in found or []):
+        for name, key in SIZED.items():
+            given = cond.get(name)
+            for value in given if key == "vace_context" and given else [given]:
+                if value is not None:
+                    kind = CONDRegular if torch.is_tensor(value) else CONDConstant
+                    cutter.all({"model_conds": {key: kind(value)}})
+
+
+def check_processed(
+    model: Any, conds: dict[str, list[dict]], views: Views, x: Tensor, crop_offset: int | None
+) -> None:
+    """Raise ValueError, with the fix, for model conds that cannot be cut: cuts them for one view.
+
+    Args:
+        model: the BaseModel.
+        conds: the guider's conds once the host has processed them.
+        x: anything of the canvas' batch and dtype.
+        crop_offset: as for `for_views`.
+    """
+    cutter = Cutter(model, views, x.shape[0], slice(0, 1), crop_offset)
+    for cond in (cond for found in conds.values() for cond in found or []):
+        cutter.all(cond)
 
 
 def for_path(conds: list[list[dict] | None], path: str) -> list[list[dict] | None]:
@@ -77,10 +95,9 @@ def for_views(
 ) -> list[list[dict] | None]:
     """The processed conds of the canvas, cut for some of its views.
 
-    What has the canvas' height and width is cut as the latent is; areas act as masks, with the
-    host's faded edges; SDXL's crop coordinates become the window's place (DemoFusion 3.2);
-    everything else is shared by all views. Conds whose mask leaves nothing are left out.
-    ControlNets stay on the conds: see `control.CanvasHints`.
+    Model conds are cut as `table.MODEL_CONDS` says; areas act as masks, with the host's faded
+    edges; SDXL's crop coordinates become the window's place (DemoFusion 3.2). Conds whose mask
+    leaves nothing are left out. ControlNets stay on the conds: see `control.CanvasHints`.
 
     Args:
         model: the BaseModel.
@@ -90,6 +107,9 @@ def for_views(
         chosen: which of the views.
         crop_offset: cells added to a window's place for SDXL's crop coordinates; None leaves
             the coordinates alone.
+
+    Raises:
+        ValueError: a model cond that views cannot be given.
     """
     cut = _Cut(model, views, x, chosen, crop_offset)
     found = [None if listed is None else [cut.cond(c) for c in listed] for listed in conds]
@@ -100,19 +120,19 @@ class _Cut:
     """Cuts conds for the chosen views."""
 
     def __init__(self, model: Any, views: Views, x: Tensor, chosen: slice, crop: int | None):
-        self.model = model
         self.views = views
         self.batch = x.shape[0]
         self.device = x.device
         self.dims = (*x.shape[2:-2], *views.canvas)  # x itself may be padded
         self.chosen = chosen
-        self.crop = crop
+        self.cutter = Cutter(model, views, self.batch, chosen, crop)
 
     def cond(self, cond: dict) -> dict | None:
         out = cond.copy()
         mask = cond_mask(cond, self.dims, self.device)
         if mask is not None:
-            out["mask"] = self._stack(mask)
+            mask = comfy.utils.repeat_to_batch_size(mask, self.batch)
+            out["mask"] = self.views.stack(mask, self.chosen)
             if not out["mask"].any():
                 return None
             out.pop("area", None)
@@ -120,43 +140,8 @@ class _Cut:
                 out.pop("mask_strength", None)
         if "gligen" in cond:
             out["gligen"] = gligen_for_views(cond["gligen"], self.views, self.batch, self.chosen)
-        out["model_conds"] = {
-            key: self._model_cond(key, value, cond) for key, value in cond["model_conds"].items()
-        }
+        out["model_conds"] = self.cutter.all(cond)
         return out
-
-    def _stack(self, data: Tensor) -> Tensor:
-        return self.views.stack(comfy.utils.repeat_to_batch_size(data, self.batch), self.chosen)
-
-    def _model_cond(self, key: str, value: Any, cond: dict) -> Any:
-        data = getattr(value, "cond", None)
-        if isinstance(data, list):
-            return value._copy_with([self._stack(d) if self._fits(d) else d for d in data])
-        if not torch.is_tensor(data):
-            return value
-        if self._fits(data):
-            return value._copy_with(self._stack(data))
-        if key == "y" and isinstance(self.views, WindowSet) and self.crop is not None:
-            return value._copy_with(self._crop_embedding(data, cond))
-        return value
-
-    def _fits(self, data: Any) -> bool:
-        return torch.is_tensor(data) and data.ndim >= 4 and data.shape[-2:] == self.views.canvas
-
-    def _crop_embedding(self, y: Tensor, cond: dict) -> Tensor:
-        """SDXL's vector (.., pooled | 256 each of height, width, crop_h, crop_w, ...) per view."""
-        sizes = _size_embeddings(self.model)
-        if sizes == 0:
-            return y
-        y = comfy.utils.repeat_to_batch_size(y, self.batch)
-        first = y.shape[-1] - 256 * sizes + 512
-        scale = cell_pixels(self.model)
-        user = torch.tensor([cond.get("crop_h", 0), cond.get("crop_w", 0)], dtype=torch.float32)
-        origins = torch.tensor(self.views.origins[self.chosen], dtype=torch.float32)
-        places = user + scale * (origins + self.crop).clamp_min(0)
-        out = y.expand(len(places), *y.shape).clone()  # (V, B, D)
-        out[..., first : first + 512] = self.model.embedder(places.flatten()).view(-1, 1, 512)
-        return out.flatten(0, 1)
 
 
 def cond_mask(cond: dict, dims: tuple[int, ...], device: torch.device) -> Tensor | None:
@@ -191,10 +176,3 @@ def _axis_share(length: int, size: int, start: int, fade: int) -> Tensor:
         inside[size - steps :] *= ramp.flip(0)
     line[start : start + size] = inside
     return line
-
-
-def _size_embeddings(model: Any) -> int:
-    """How many sizes the model's vector ends with: SDXL 6, its refiner 5, others none."""
-    if isinstance(model, comfy.model_base.SDXL):
-        return 6
-    return 5 if isinstance(model, comfy.model_base.SDXLRefiner) else 0

@@ -15,26 +15,81 @@ from torch import Tensor
 
 from ..fusion_ops.lattices import LatticeSet
 from ..fusion_ops.windows import WindowSet
+from .cuts import mask_of_views, origin
+from .table import NATIVE_ONLY
 
 Views = WindowSet | LatticeSet
 
+# What links of Advanced-ControlNet hold: masks as given, and what is made of them for a call.
+HINTS = ("mask_cond_hint_original", "tk_mask_cond_hint_original")
+OWN_MASKS = ("mask_cond_hint", "tk_mask_cond_hint", "weight_mask_cond_hint")
+
 
 def links(conds: list[list[dict] | None]) -> list[Any]:
-    """Every ControlNet and T2I adapter of the conds once, with those chained before it."""
+    """Every ControlNet and T2I adapter of the conds once, with those chained before it and their
+    copies on other devices."""
     found: dict[int, Any] = {}
     for cond in (c for listed in conds if listed for c in listed):
         link = cond.get("control")
         while link is not None:
-            found[id(link)] = link
+            copies = getattr(link, "multigpu_clones", {}).values()
+            found |= {id(one): one for one in (link, *copies)}
             link = link.previous_controlnet
     return list(found.values())
+
+
+def check_links(conds: list[list[dict] | None]) -> None:
+    """Raise ValueError, with the fix, for a ControlNet or adapter that cannot be cut."""
+    for link in links(conds):
+        why = _hindrance(link)
+        if why:
+            raise ValueError(f"HiRes Fusion views cannot cut what {origin(link)} shows: {why}")
+
+
+def _hindrance(link: Any) -> str:
+    if not torch.is_tensor(getattr(link, "cond_hint_original", None)):
+        return "it keeps no hint image; apply it to the native-size stage only"
+    if hasattr(link, "patch_attn1") or "LLLite" in type(link).__name__:
+        return "it works by attention patches made of the whole image; " + NATIVE_ONLY
+    if hasattr(link, "sparse_settings") or hasattr(link, "ref_opts"):
+        return "its images belong to frames or to the whole picture; " + NATIVE_ONLY
+    if getattr(link, "vae", None) is not None and not getattr(link, "mult_by_ratio_when_vae", True):
+        return "its VAE encodes at another scale than its hint; " + NATIVE_ONLY
+    frames = [getattr(link, "latent_keyframe_override", None)]
+    frames += [getattr(keyframe, "latent_keyframes", None) for keyframe in _keyframes(link)]
+    if any(frame is not None for frame in frames):
+        return "latent keyframes count the pictures of a batch, and views are more: remove them"
+    known = {*HINTS, *OWN_MASKS, "cond_hint"}
+    for name, value in vars(link).items():
+        if name not in known and "mask" in name and torch.is_tensor(value):
+            return f"its '{name}' is of a kind unknown to us; " + NATIVE_ONLY
+    return ""
+
+
+def _keyframes(link: Any) -> list[Any]:
+    """The timestep keyframes of an Advanced-ControlNet link."""
+    return getattr(getattr(link, "timestep_keyframes", None), "keyframes", [])
+
+
+def pack_masks(link: Any) -> list[tuple[Any, str]]:
+    """(object, attribute) of every mask that an Advanced-ControlNet link has besides its hint:
+    its own, and those of its keyframes and weights. They show the whole picture, at any size."""
+    weights = [getattr(keyframe, "control_weights", None) for keyframe in _keyframes(link)]
+    weights += [getattr(link, f"weights{kind}", None) for kind in ("", "_default", "_override")]
+    held = [(link, "mask_cond_hint_original")]
+    held += [(keyframe, "mask_hint_orig") for keyframe in _keyframes(link)]
+    held += [(weight, "weight_mask") for weight in weights]
+    found = {(id(one), name): (one, name) for one, name in held}
+    return [
+        (one, name) for one, name in found.values() if torch.is_tensor(getattr(one, name, None))
+    ]
 
 
 class Hint(NamedTuple):
     """What one link shows, at the size of the canvas.
 
     Attributes:
-        image: (b, C, H * ratio, W * ratio).
+        image: (b, C, ..., H * ratio, W * ratio).
         ratio: of its pixels (or cells, if latent) to the canvas' cells.
         concat: masks of the same size that the link appends to its image.
         latent: whether `image` is ready for the network, through the link's VAE.
@@ -61,15 +116,22 @@ class CanvasHints:
         The links themselves stay: the host batches conds that share one, and prepares them once
         for a run.
         """
-        changed = [(k, k.cond_hint_original, k.extra_concat_orig) for k in links(conds)]
+        found = links(conds)
+        changed = [(k, k.cond_hint_original, k.extra_concat_orig) for k in found]
+        masks = {(id(one), name): (one, name) for k in found for one, name in pack_masks(k)}
+        whole = [(one, name, getattr(one, name)) for one, name in masks.values()]
         try:
             for link, _, _ in changed:
                 _show(link, self._hint(link, views.canvas), views, batch, chosen)
+            for one, name, mask in whole:
+                setattr(one, name, mask_of_views(mask, views, batch, chosen))
             yield
         finally:
             for link, image, concat in changed:
                 link.cond_hint_original, link.extra_concat_orig = image, concat
-                link.cond_hint = None
+                _forget(link)
+            for one, name, mask in whole:
+                setattr(one, name, mask)
 
     def _hint(self, link: Any, canvas: tuple[int, int]) -> Hint:
         if id(link) not in self._hints:
@@ -91,6 +153,9 @@ def canvas_hint(link: Any, canvas: tuple[int, int]) -> Hint:
     if link.latent_format is not None:
         image = link.latent_format.process_in(image)
     masks = [_resize(link, mask, height, width).to(image) for mask in concat]
+    if image.ndim == 5:  # of a VAE with frames
+        framed = [mask.unsqueeze(2) if mask.ndim == 4 else mask for mask in masks]
+        masks = [comfy.utils.repeat_to_batch_size(mask, image.shape[2], dim=2) for mask in framed]
     masks = [comfy.utils.repeat_to_batch_size(mask, len(image)) for mask in masks]
     return Hint(torch.cat([image, *masks], dim=1), ratio, [], True)
 
@@ -104,7 +169,7 @@ def _show(link: Any, hint: Hint, views: Views, batch: int, chosen: slice) -> Non
         image = comfy.utils.repeat_to_batch_size(image, batch)
         return views.stack_image(image, hint.ratio, chosen)
 
-    link.cond_hint = None
+    _forget(link)
     if hint.latent:
         dtype = link.manual_cast_dtype or link.control_model.dtype
         device = getattr(link, "load_device", None) or hint.image.device
@@ -112,6 +177,14 @@ def _show(link: Any, hint: Hint, views: Views, batch: int, chosen: slice) -> Non
     else:
         link.cond_hint_original = cut(hint.image)
         link.extra_concat_orig = [cut(mask) for mask in hint.concat]
+
+
+def _forget(link: Any) -> None:
+    """Drop what a link made of its image and masks for a call."""
+    link.cond_hint = None
+    for name in OWN_MASKS:
+        if getattr(link, name, None) is not None:
+            setattr(link, name, None)
 
 
 def gligen_for_views(gligen: tuple, views: Views, batch: int, chosen: slice) -> tuple:
@@ -148,7 +221,7 @@ def view_boxes(boxes: list[tuple], views: Views, number: int) -> list[tuple]:
     """The boxes of one view, in its own cells."""
     if isinstance(views, LatticeSet):
         return [(b[0], *(side / views.factor for side in b[1:])) for b in boxes]
-    place, found = views.places[number], []
+    place, found = views.cuts[number], []
     for embedding, height, width, y, x in boxes:
         top, left = max(y - place.top, 0), max(x - place.left, 0)
         bottom = min(y + height - place.top, place.height)

@@ -13,7 +13,6 @@ import random
 from typing import Any
 
 import comfy.model_management
-import comfy.utils
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
@@ -21,12 +20,14 @@ from torch import Tensor
 
 from ..fusion_ops import filters, schedule
 from ..fusion_ops.lattices import LatticeSet, dilation_factor, exchange, exchange_back
+from ..fusion_ops.pooled import PooledSet
+from ..fusion_ops.shifted import shifted_windows
 from ..fusion_ops.windows import WindowSet, windows
-from . import conditioning
-from .control import CanvasHints
-from .latents import diffusion_time, native_cells, patch_cells
+from . import conditioning, patches, upsample
+from .latents import check_shape, check_side, diffusion_time, native_cells, patch_cells
 from .memory import even_batches, fitting_views, is_out_of_memory
-from .plan import KEY, ViewPlan
+from .plan import KEY, LocalViews, ViewPlan
+from .view_run import ViewRun
 
 RUN = f"{KEY}_run"
 
@@ -45,74 +46,47 @@ def add_views(model: ModelPatcher, **paths: Any) -> ModelPatcher:
     return model
 
 
-class ViewRun:
-    """State of one sampling run, gone when it ends."""
-
-    def __init__(self, seed: int = 0, sigmas: Tensor | None = None):
-        self.seed = seed
-        # As numbers: a sampler may write into the tensor (uni_pc does).
-        self.sigmas = [] if sigmas is None else sigmas[:-1].tolist()
-        self.hints = CanvasHints()
-        self.most_views: int | None = None  # set when the device ran out of memory
-        self._bar: comfy.utils.ProgressBar | None = None
-        self._views = 0
-        self._step = 0
-        self._done = 0
-
-    def _nearest(self, sigma: float) -> int:
-        """The step whose start is nearest to a noise level."""
-        return min(range(len(self.sigmas)), key=lambda i: abs(self.sigmas[i] - sigma))
-
-    def rng(self, sigma: float) -> random.Random:
-        """Random numbers of one noise level: they depend on nothing but it and the seed.
-
-        Levels within a step take those of the step's nearer end, or else a sampler that chooses
-        its levels (dpm_adaptive) would get others after the smallest rounding.
-        """
-        if self.sigmas:
-            sigma = self.sigmas[self._nearest(sigma)]
-        return random.Random(f"{self.seed}/{sigma:.6e}")
-
-    def start_call(self, sigma: float, views: int) -> None:
-        """A denoiser call of so many views begins."""
-        if not self.sigmas:
-            return
-        if self._bar is None:
-            self._views = views
-            self._bar = comfy.utils.ProgressBar(len(self.sigmas) * views)
-        step = self._nearest(sigma)
-        if step > self._step:
-            self._step, self._done = step, 0
-
-    def advance(self, views: int) -> None:
-        """Views are done: the host's progress bar counts them instead of steps."""
-        if self._bar is None:
-            return
-        self._done = min(self._done + views, self._views)  # second-order samplers call twice
-        self._bar.update_absolute(self._step * self._views + self._done)
-
-
 def denoise_views(executor, model, conds, x: Tensor, timestep: Tensor, model_options: dict) -> list:
     """CALC_COND_BATCH wrapper: x0 of every cond list, fused from the plan's views.
 
     local = mean over windows of D(window); global = D(lattices of blur(x)) + (x - blur(x));
-    x0 = (1 - c2) local + c2 global (DemoFusion, arXiv 2311.16973, in x0 space).
+    x0 = (1 - c2) local + c2 global (DemoFusion, arXiv 2311.16973, in x0 space); and x0 is
+    corrected by the shrunk canvas where the plan has one, see `upsample.correct`.
     """
     plan: ViewPlan = model_options[KEY]
     run: ViewRun = model_options.get(RUN) or ViewRun()
     sigma = float(timestep.flatten()[0])
     time = diffusion_time(model.model_sampling, timestep)
-    local, dilated = _view_sets(plan, tuple(x.shape[-2:]), model, run.rng(sigma))
+    canvas = tuple(x.shape[-2:])
+    local, dilated = _view_sets(plan, canvas, model, run.rng(sigma))
+    pooled = upsample.pooled_set(plan, canvas, model)
     share = schedule.cosine_factor(time, plan.dilated.cosine_scale_2) if dilated else 0.0
-    run.start_call(sigma, sum(len(views.origins) for views in (local, dilated) if views) or 1)
+    counts = [len(views.origins) for views in (local, dilated) if views] or [1]
+    run.start_call(sigma, sum(counts) + (pooled is not None))
 
     call = _ViewCall(executor, model, conds, timestep, model_options, plan, run)
+    x0 = _fused(call, x, time, local, dilated, share)
+    if pooled is None or not plan.upsample.span.holds(model.model_sampling, sigma):
+        return x0
+    return upsample.correct(call, x, x0, pooled, plan.upsample.weight)
+
+
+def _fused(
+    call: _ViewCall,
+    x: Tensor,
+    time: float,
+    local: WindowSet | None,
+    dilated: LatticeSet | None,
+    share: float,
+) -> list[Tensor]:
+    """x0 of windows, or of the whole canvas, mixed with that of lattices by their `share`."""
     near = None
     if share < 1:
         near = call.views(x, local) if local else call.canvas(x)
     if share == 0:
         return near
-    width = schedule.blur_sigma(time, plan.dilated.sigma, plan.dilated.cosine_scale_3)
+    settings = call.plan.dilated
+    width = schedule.blur_sigma(time, settings.sigma, settings.cosine_scale_3)
     far = _dilated_x0(call, x, dilated, width)
     if near is None:
         return far
@@ -126,15 +100,46 @@ def _view_sets(
     local = dilated = None
     align = patch_cells(model)
     if plan.local:
-        window, stride = plan.local.sizes(native_cells(model), align)
-        jitter = rng if plan.local.jitter else None
-        places = windows(canvas, window, stride, jitter, plan.local.border, align)
-        local = WindowSet(places, canvas, plan.local.weights) if len(places) > 1 else None
+        local = _window_set(plan.local, canvas, native_cells(model), rng, align)
+        local = local if len(local.places) > 1 else None
     if plan.dilated:
         native = native_cells(model, plan.dilated.native)
         factor = plan.dilated.factor or dilation_factor(canvas, native)
         dilated = LatticeSet(factor, canvas, align) if factor > 1 or local else None
     return local, dilated
+
+
+def _window_set(
+    settings: LocalViews, canvas: tuple[int, int], native: int, rng: random.Random, align: int
+) -> WindowSet:
+    window, stride = settings.sizes(native, align)
+    jitter = rng if settings.jitter else None
+    if settings.grid == "shifted":
+        # Each cell is one window's, so weights would divide by what they multiply with.
+        return WindowSet(shifted_windows(canvas, window, jitter, align), canvas, "uniform")
+    places = windows(canvas, window, stride, jitter, settings.border, align)
+    return WindowSet(places, canvas, settings.weights, settings.border)
+
+
+def check_views(
+    plan: ViewPlan, canvas: tuple[int, int], model: Any
+) -> tuple[WindowSet | None, LatticeSet | None, PooledSet | None]:
+    """All views that a run on this canvas of (H, W) cells may have.
+
+    Raises:
+        ValueError: they are too small for the BaseModel, or leave gaps; says the fix.
+    """
+    local, dilated = _view_sets(plan, canvas, model, random.Random(0))
+    pooled = upsample.pooled_set(plan, canvas, model)
+    fixes = (
+        (local, "a larger window"),
+        (dilated, "a smaller factor, or a larger native"),
+        (pooled, "a smaller factor, or a larger native"),
+    )
+    for views, fix in fixes:
+        if views:
+            check_side(model, views.size, canvas, fix)
+    return local, dilated, pooled
 
 
 def _dilated_x0(call: _ViewCall, x: Tensor, lattices: LatticeSet, sigma: float) -> list[Tensor]:
@@ -173,6 +178,22 @@ class _ViewCall:
         self.run.advance(1)
         return out
 
+    def at(self, conds: list, timestep: Tensor) -> _ViewCall:
+        """The same with other conds at another noise level."""
+        parts = (self.executor, self.model, conds, timestep, self.model_options)
+        return _ViewCall(*parts, self.plan, self.run)
+
+    def alone(self, x: Tensor, views: PooledSet) -> list[Tensor]:
+        """x0 of the one view that there is, for every cond list, of the view's size."""
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        parts = self._evaluate(x, views, slice(0, 1))
+        if parts is None:
+            self._shrink(1)
+        finite = torch.stack([part.isfinite().all() for part in parts])
+        self._check_finite(x, views, finite[:, None])
+        self.run.advance(1)
+        return parts
+
     def views(self, x: Tensor, views: WindowSet | LatticeSet) -> list[Tensor]:
         """x0 of x from its views, merged, for every cond list; few model calls. Of lattices it
         is as large as the padded canvas."""
@@ -205,11 +226,12 @@ class _ViewCall:
         crop = self.plan.local.crop_offset(native_cells(self.model)) if is_window else None
         conds = conditioning.for_path(self.conds, path)
         conds = conditioning.for_views(self.model, conds, views, x, chosen, crop)
+        options = patches.for_views(self.model_options, views, len(x), chosen)
         timestep = self.timestep.repeat(chosen.stop - chosen.start)
         try:
             with self.run.hints.shown(conds, views, len(x), chosen):
                 stacked = views.stack(x, chosen)
-                return self.executor(self.model, conds, stacked, timestep, self.model_options)
+                return self.executor(self.model, conds, stacked, timestep, options)
         except Exception as problem:
             if not is_out_of_memory(problem):
                 raise
@@ -223,6 +245,8 @@ class _ViewCall:
         place = (
             f"window at row {views.origins[number][0]}, column {views.origins[number][1]}"
             if isinstance(views, WindowSet)
+            else "shrunk canvas of Upsample Guidance"
+            if isinstance(views, PooledSet)
             else f"lattice {views.offsets[number]}"
         )
         raise ValueError(
@@ -251,7 +275,9 @@ class _ViewCall:
 
 
 def start_run(executor, guider, sigmas: Tensor, extra_args: dict, *args, **kwargs) -> Tensor:
-    """SAMPLER_SAMPLE wrapper: gives the views a fresh state with the run's seed."""
+    """SAMPLER_SAMPLE wrapper: refuses conds that views cannot be given, then gives the views a
+    fresh state with the run's seed."""
+    _check_processed(guider, extra_args["model_options"][KEY], noise=args[1])
     run = ViewRun(extra_args.get("seed") or 0, sigmas)
     options = extra_args["model_options"]  # CFG++ samplers put another one in its place
     options[RUN] = run
@@ -259,6 +285,16 @@ def start_run(executor, guider, sigmas: Tensor, extra_args: dict, *args, **kwarg
         return executor(guider, sigmas, extra_args, *args, **kwargs)
     finally:
         options.pop(RUN, None)
+
+
+def _check_processed(guider: Any, plan: ViewPlan, noise: Tensor) -> None:
+    """Refuse before the first step what the views of this canvas could not be given."""
+    model = guider.inner_model
+    for views in check_views(plan, tuple(noise.shape[-2:]), model):
+        if views:
+            is_window = isinstance(views, WindowSet)
+            crop = plan.local.crop_offset(native_cells(model)) if is_window else None
+            conditioning.check_processed(model, guider.conds, views, noise, crop)
 
 
 def estimate_view_memory(executor, model: ModelPatcher, noise_shape, conds, *args, **kwargs) -> Any:
@@ -270,11 +306,17 @@ def estimate_view_memory(executor, model: ModelPatcher, noise_shape, conds, *arg
             "parts (audio with video) have none: use the model without the view nodes."
         )
     canvas = tuple(noise_shape[-2:])
-    sets = [views for views in _view_sets(plan, canvas, model.model, random.Random(0)) if views]
+    check_shape(model.model, noise_shape, "latent_image")
+    found = check_views(plan, canvas, model.model)
+    sets = [views for views in found if views]
     if not sets:
         return executor(model, noise_shape, conds, *args, **kwargs)
-    conditioning.check(conds, kwargs["model_options"])
-    sizes = [views.size for views in sets] + ([] if plan.local else [canvas])
+    conditioning.check(conds, kwargs["model_options"], model)
+    for views in sets:
+        conditioning.check_sizes(model.model, conds, views, noise_shape[0])
+    if found[2]:
+        upsample.check(conds)
+    sizes = [views.size for views in sets] + ([] if found[0] else [canvas])
     height, width = max(sizes, key=math.prod)
     batch = min(plan.view_batch_size or 1, max(len(views.origins) for views in sets))
     shape = [noise_shape[0] * batch, *noise_shape[1:-2], height, width]

@@ -12,25 +12,37 @@ import torch
 from torch import Tensor
 
 from ..fusion_ops import latent_fusion, spectrum
+from ..fusion_ops.rows import short
 from .latents import with_samples
 from .lift import check_latent
+from .masks import kept, mask_of
 
 MODES = ("published", "weights", "blend")
 FOLDER = "latent_fusion"  # of the host's models folder
 OWN = Path(__file__).resolve().parents[1] / "demo" / FOLDER
 
 
-def format_names() -> list[str]:
-    """The host's latent formats of pictures and video, SDXL's first."""
+def formats() -> dict[str, type]:
+    """The host's latent formats of pictures and video by their names, SDXL's first."""
     base = comfy.latent_formats.LatentFormat
     kinds = [k for k in vars(comfy.latent_formats).values() if isinstance(k, type)]
-    names = [k.__name__ for k in kinds if issubclass(k, base) and k.latent_dimensions > 1]
-    return ["SDXL", *(name for name in names if name not in ("SDXL", base.__name__))]
+    found = [k for k in kinds if issubclass(k, base) and k.latent_dimensions > 1 and k is not base]
+    first = comfy.latent_formats.SDXL
+    return {kind.__name__: kind for kind in (first, *found)}
 
 
 def find_format(name: str, model: Any = None) -> Any:
-    """The latent format of a MODEL, or without one the host's of that name."""
-    return model.model.latent_format if model else getattr(comfy.latent_formats, name)()
+    """The latent format of a MODEL, or without one the host's of that name.
+
+    Raises:
+        ValueError: the host has none of that name.
+    """
+    if model:
+        return model.model.latent_format
+    known = formats()
+    if name not in known:
+        raise ValueError(f"no latent format is called {short(name)}: choose {', '.join(known)}")
+    return known[name]()
 
 
 def _in_format(latent_format: Any, change: str, x: Tensor) -> Tensor:
@@ -69,6 +81,18 @@ def check_pair(base: dict, refined: dict) -> tuple[Tensor, Tensor]:
             "many as there are refined latents"
         )
     return one.to(two.device).expand_as(two), two
+
+
+def _carrier(base: dict, refined: dict) -> dict:
+    """Whose picture stays where a noise mask keeps it: the base's, if it has one."""
+    return base if "noise_mask" in base else refined
+
+
+def _joined(base: dict, refined: dict) -> dict:
+    """The keys of both LATENTs, the refined one's first, with the samples that a mask keeps."""
+    one, two = check_pair(base, refined)
+    samples = one if _carrier(base, refined) is base else two
+    return base | refined | {"samples": samples}
 
 
 def fuser_files() -> list[str]:
@@ -144,6 +168,8 @@ def fuse(
         the fused LATENT with the other keys of both, the refined one's first, and the share of
         the refined latent as MASK (B, H, W) in cells; a video gives a mask for each frame.
     """
+    if mode not in MODES:
+        raise ValueError(f"no mode is called {short(mode)}: choose {', '.join(MODES)}")
     one, two = check_pair(base, refined)
     if mode == "blend":
         share = torch.full((len(two), 1, *two.shape[2:]), ratio)
@@ -158,7 +184,10 @@ def fuse(
         share = latent_fusion.refined_share(kind, *frames, loaded)
         share = share.view(len(two), *two.shape[2:-2], 1, *two.shape[-2:]).movedim(-3, 1)
     # The map belongs to scaled latents; what it mixes may stay as it is, which rounds nothing.
-    fused = with_samples(base | refined, latent_fusion.blend(one, two, share))
+    fused = with_samples(_joined(base, refined), latent_fusion.blend(one, two, share))
+    if (mask := mask_of(fused)) is not None:
+        end = torch.full_like(share, float(_carrier(base, refined) is refined))
+        share = kept(end, share, mask[:, :1])
     return fused, share.float().flatten(0, -3).cpu()
 
 
@@ -188,8 +217,8 @@ def spec_fuse(
         zero = _in_format(latent_format, "process_out", torch.zeros_like(drawn))
         drawn = _in_format(latent_format, "process_out", drawn) - zero
         out = (out.float() + drawn.to(out.device)).to(two.dtype)
-    picture = spectrum.spectrum_panels([one, two, out])
-    return with_samples(base | refined, out), picture
+    fused = with_samples(_joined(base, refined), out)
+    return fused, spectrum.spectrum_panels([one, two, fused["samples"]])
 
 
 def _noise(like: Tensor, seed: int) -> Tensor:

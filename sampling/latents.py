@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..fusion_ops.windows import aligned
+from .masks import kept, mask_of
 
 # Longer side of the training pictures in pixels, for video that of the host's own nodes.
 # Subclasses before their bases. Families that are not listed were trained at 1024.
@@ -75,9 +76,67 @@ def native_cells(model: Any, pixels: int = 0) -> int:
     Args:
         pixels: that side in pixels; 0 for what the model names as `native_size` of its
             `model_config`, or else its family's.
+
+    Raises:
+        ValueError: the given side is smaller than a picture that the model can take.
     """
+    cell = cell_pixels(model)
+    least = smallest_view(model)
+    if 0 < pixels < least * cell:
+        raise ValueError(
+            f"native is {pixels} pixels, and {model_name(model)} takes no pictures below "
+            f"{least * cell}: give the longer side that it was trained on, or 0 for "
+            f"{native_cells(model) * cell}"
+        )
     pixels = pixels or getattr(model.model_config, "native_size", None) or _family_pixels(model)
-    return max(pixels // cell_pixels(model), 1)
+    return max(pixels // cell, 1)
+
+
+def model_name(model: Any) -> str:
+    """What the host calls a BaseModel's family, such as SDXL."""
+    return type(model.model_config).__name__
+
+
+def smallest_view(model: Any) -> int:
+    """Side in cells below which a BaseModel's network has nothing left at its deepest level."""
+    config = getattr(model.model_config, "unet_config", None) or {}
+    levels = config.get("channel_mult") or (1,)
+    return max(2 ** (len(levels) - 1), patch_cells(model))
+
+
+def check_side(model: Any, size: tuple[int, int], canvas: tuple[int, int], fix: str) -> None:
+    """Raise ValueError for views of `size` cells that a BaseModel's network cannot take; a canvas
+    that is smaller itself is the host's business."""
+    least = smallest_view(model)
+    if min(size) < min(least, *canvas):
+        raise ValueError(
+            f"views of {size[0]} x {size[1]} latent cells are too small for {model_name(model)}, "
+            f"which takes {least} on a side: choose {fix}"
+        )
+
+
+def check_channels(model: Any, samples: Tensor, name: str) -> None:
+    """Raise ValueError, with the fix, for latents that a BaseModel cannot take.
+
+    Empty ones of any kind pass, as the host fits them to the model.
+
+    Args:
+        samples: (B, C, ..., H, W).
+        name: of the input, for the message.
+    """
+    if samples.shape[1] != model.latent_format.latent_channels and samples.any():
+        check_shape(model, samples.shape, name)
+
+
+def check_shape(model: Any, shape: tuple[int, ...], name: str) -> None:
+    """The same of the shape (B, C, ..., H, W) that is sampled, where nothing is fitted any more."""
+    wanted = model.latent_format.latent_channels
+    if len(shape) >= 4 and shape[1] != wanted:
+        raise ValueError(
+            f"{name} is a latent of {shape[1]} channels, {shape[-2]} x {shape[-1]} cells, and the "
+            f"model ({model_name(model)}) takes {wanted}: encode the picture with this model's "
+            "VAE, or connect the model that made the latent"
+        )
 
 
 def _family_pixels(model: Any) -> int:
@@ -112,7 +171,13 @@ def noised(model_sampling: Any, sigma: Tensor, noise: Tensor, latent: Tensor) ->
 
 
 def with_samples(latent: dict, samples: Tensor) -> dict:
-    """The LATENT with other samples: every other key survives, but the empty latent's marker."""
+    """The LATENT with other samples, but for what its noise mask keeps.
+
+    Every other key survives, but the empty latent's marker. Samples of another size are another
+    picture, of which nothing can be kept.
+    """
+    if samples.shape == latent["samples"].shape:
+        samples = kept(latent["samples"].to(samples.device), samples, mask_of(latent))
     out = {k: v for k, v in latent.items() if k != "downscale_ratio_spacial"}
     return out | {"samples": samples}
 

@@ -1,4 +1,4 @@
-"""How many views fit in one model call."""
+"""What fits in memory: the views of one model call, a result before it is tried."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 import comfy.model_management
+import psutil
 import torch
 
 # The published view_batch_size; larger ones no longer make SDXL faster on large cards.
@@ -45,3 +46,39 @@ def is_out_of_memory(problem: Exception) -> bool:
     """Whether an exception says that the device ran out of memory, on any host version."""
     known = getattr(comfy.model_management, "is_oom", None)
     return known(problem) if known else isinstance(problem, comfy.model_management.OOM_EXCEPTION)
+
+
+def attainable(device: torch.device) -> int:
+    """Bytes that a device can give at most: of a card all it has, as the host unloads models;
+    of the computer what is free, with the swap space."""
+    if device.type in ("cpu", "mps"):
+        return int(comfy.model_management.get_free_memory(device)) + psutil.swap_memory().free
+    return int(comfy.model_management.get_total_memory(device))
+
+
+def refuse_beyond(need: float, what: str, fix: str, device: torch.device | None = None) -> None:
+    """Raise ValueError if something needs more bytes than can be had, before it is tried.
+
+    Args:
+        need: bytes that it takes for certain.
+        what: begins the message, such as "a latent of 8192 x 8192 cells".
+        fix: ends it.
+        device: where, the CPU without one.
+    """
+    most = attainable(device or torch.device("cpu"))
+    if need > most:
+        raise ValueError(
+            f"{what} needs {need / 1e9:.1f} GB of memory, and {most / 1e9:.1f} GB can be had: {fix}"
+        )
+
+
+def resized_bytes(shape: tuple[int, ...], size: tuple[int, int], dtype: torch.dtype) -> int:
+    """Bytes that `fusion_ops.upsample.resize` of (..., H, W) to a size allocates: it works in
+    float32, and copies the result to any other dtype."""
+    cell = 4 + (0 if dtype == torch.float32 else dtype.itemsize)
+    return math.prod(shape[:-2]) * math.prod(size) * cell
+
+
+def picture_bytes(batch: int, size: tuple[int, int], pixels: int) -> int:
+    """Bytes of pictures in float32, of latents of a size in cells with so many pixels a cell."""
+    return batch * math.prod(size) * pixels**2 * 3 * 4

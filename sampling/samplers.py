@@ -119,7 +119,7 @@ SAMPLERS: dict[str, Access | str] = {
     "uni_pc": CORRECTED,
     "uni_pc_bh2": CORRECTED,
 }
-FIX = "choose euler, ddim, dpmpp_2m, heun or another sampler of docs/samplers.md"
+FIX = "choose euler, ddim, dpmpp_2m, heun or another of the host's that steps along the sigmas"
 
 
 def access(sampler: Any) -> Access:

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from comfy.samplers import KSAMPLER
 from torch import Tensor
 
-from .latents import diffusion_time, noised
+from .latents import check_shape, diffusion_time, noised
+from .masks import kept
 from .samplers import Access, access
 
 Change = Callable[[Tensor, int], Tensor]
@@ -23,13 +24,22 @@ class Steps:
         sigmas: (N + 1,) of the run.
         noise: the run's noise, (B, C, H, W).
         latent: what is sampled from, in model space, (B, C, H, W).
+        mask: step -> where x may change in it, (B, C, H, W) in 0..1, or None for everywhere.
     """
 
-    def __init__(self, model_sampling: Any, sigmas: Tensor, noise: Tensor, latent: Tensor):
+    def __init__(
+        self,
+        model_sampling: Any,
+        sigmas: Tensor,
+        noise: Tensor,
+        latent: Tensor,
+        mask: Callable[[int], Tensor | None] = lambda step: None,
+    ):
         self.model_sampling = model_sampling
         self.sigmas = sigmas
         self.noise = noise
         self.latent = latent
+        self.mask = mask
 
     def time(self, step: int) -> float:
         """t/T at the start of a step."""
@@ -75,9 +85,21 @@ class StepSampler(KSAMPLER):
         super().__init__(_only_by_sample, inner.extra_options, inner.inpaint_options)
 
     def sample(
-        self, model_wrap, sigmas, extra_args, callback, noise, latent_image=None, *args, **kwargs
+        self,
+        model_wrap,
+        sigmas,
+        extra_args,
+        callback,
+        noise,
+        latent_image=None,
+        denoise_mask=None,
+        *args,
+        **kwargs,
     ) -> Tensor:
-        steps = Steps(model_wrap.inner_model.model_sampling, sigmas, noise, latent_image)
+        patches = extra_args.get("model_options", {})
+        mask = _mask_of_steps(denoise_mask, patches, model_wrap, sigmas)
+        check_shape(model_wrap.inner_model, noise.shape, "latent_image")
+        steps = Steps(model_wrap.inner_model.model_sampling, sigmas, noise, latent_image, mask)
         function = self.inner.sampler_function
 
         def stepped(model, x, sigmas, callback=None, **options):
@@ -88,9 +110,20 @@ class StepSampler(KSAMPLER):
             return stepped_model.finish(out)
 
         inner = KSAMPLER(stepped, self.extra_options, self.inpaint_options)
-        return inner.sample(
-            model_wrap, sigmas, extra_args, callback, noise, latent_image, *args, **kwargs
-        )
+        run = (model_wrap, sigmas, extra_args, callback, noise, latent_image, denoise_mask)
+        return inner.sample(*run, *args, **kwargs)
+
+
+def _mask_of_steps(
+    mask: Tensor | None, model_options: dict[str, Any], model_wrap: Any, sigmas: Tensor
+) -> Callable[[int], Tensor | None]:
+    """The run's noise mask at each step: some models have a function of it and the noise level,
+    such as Differential Diffusion's."""
+    function = model_options.get("denoise_mask_function")
+    if mask is None or function is None:
+        return lambda step: mask
+    known = {"model": model_wrap, "sigmas": sigmas}
+    return lambda step: function(sigmas[step].expand(len(mask)), mask, extra_options=known)
 
 
 def _only_by_sample(*args: Any, **kwargs: Any) -> Tensor:
@@ -135,15 +168,17 @@ class _SteppedModel:
         return self._model(x, sigma, **kwargs)
 
     def _start(self, x: Tensor, step: int) -> Tensor:
-        for change in self._starts:
-            x = change(x, step)
-        return x
+        return self._changed(x, step, self._starts)
 
     def _end(self, x: Tensor, step: int) -> Tensor:
-        if step >= 0:
-            for change in self._ends:
-                x = change(x, step)
-        return x
+        return self._changed(x, step, self._ends) if step >= 0 else x
+
+    def _changed(self, x: Tensor, step: int, changes: list[Change]) -> Tensor:
+        """x after the changes, but for what the step's noise mask keeps."""
+        before = x
+        for change in changes:
+            x = change(x, step)
+        return kept(before, x, self._steps.mask(step)) if changes else x
 
     def checked(self, callback: Callable[[dict], None] | None) -> Callable[[dict], None]:
         """The callback, which samplers call after the first model call of each step."""

@@ -9,6 +9,7 @@ from comfy.model_sampling import CONST
 from torch import Tensor
 
 from ..fusion_ops import guidance
+from ..fusion_ops.bands import box_low_pass
 from ..fusion_ops.guidance import Guidance
 from ..fusion_ops.schedule import cosine_factor
 from .steps import Steps, Transform
@@ -71,7 +72,7 @@ def attentive_guidance(
             if scale == 0:
                 return x
             shrunk = 1 - float(run.sigmas[step + 1]) if flow else 1.0
-            seen = guidance.low_pass(x / shrunk, share)
+            seen = box_low_pass(x / shrunk, share)
             scores = _scores(x)
             attended = guidance.self_attention(seen, attn_scaling, scores)
             if power_calibrate:

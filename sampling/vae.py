@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any
 
 import comfy.model_management
 from torch import Tensor
+
+from .memory import picture_bytes, refuse_beyond
 
 
 def limited(
@@ -48,9 +51,18 @@ def limited(
         make_room()
         cell = vae.spacial_compression_decode()
         height, width = samples.shape[-2:]
-        if not multi_decoder or height * width * cell**2 <= decoder_limit_area:
+        tiled = multi_decoder and height * width * cell**2 > decoder_limit_area
+        frames = math.prod((samples.shape[0], *samples.shape[2:-2]))
+        # Tiles of pictures are put together three times, in other places, and averaged.
+        copies = 3 if tiled and samples.ndim == 4 else 1
+        refuse_beyond(
+            picture_bytes(frames, (height, width), cell) * copies,
+            f"decoding {height * cell} x {width * cell} pixels",
+            "decode fewer pictures at once, or a smaller one",
+        )
+        if not tiled:
             return vae.decode(samples, *args, **kwargs)
-        tile = max(tile_size // cell, 1)
+        tile = max(tile_size // cell, 4)  # the host also takes half of it
         return vae.decode_tiled(samples, tile_x=tile, tile_y=tile, overlap=tile // 4)
 
     out.encode, out.decode = encode, decode
