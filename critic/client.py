@@ -7,7 +7,6 @@ can be cancelled, the whole call has one time limit, and no library logs an addr
 from __future__ import annotations
 
 import json
-import logging
 import threading
 import time
 from dataclasses import dataclass
@@ -24,12 +23,13 @@ from urllib3.exceptions import (
 )
 from urllib3.util.retry import Retry
 
+from .bodies import MOST_WIRE, body_of, content_of
+from .line import THREADS, Adapter, Line
 from .providers import Provider
 from .secrets import CriticError, clean_message, without_key
 
-MOST_BYTES = 1 << 20
+__all__ = ["THREADS", "FormatRefusedError", "Reply", "RetryableError", "ask"]
 RETRIED = frozenset({408, 429, 500, 502, 503, 504})
-THREADS = "critic-call"  # beginning of the names of the threads that call
 
 
 class RetryableError(Exception):
@@ -68,34 +68,26 @@ class _Bearer(requests.auth.AuthBase):
         return request
 
 
-class _Silent(logging.Filter):
-    """Drops what urllib3 logs of our calls: it names hosts."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return not (record.threadName or "").startswith(THREADS)
-
-
-def _silence() -> None:
-    log = logging.getLogger("urllib3.connectionpool")
-    if not any(isinstance(f, _Silent) for f in log.filters):
-        log.addFilter(_Silent())
-
-
-def ask(provider: Provider, body: dict[str, Any], stop: threading.Event | None = None) -> Reply:
+def ask(
+    provider: Provider,
+    body: dict[str, Any],
+    stop: threading.Event | None = None,
+    deadline: float | None = None,
+) -> Reply:
     """POST a chat completion and return its answer.
 
     Args:
         body: the request as the API takes it: `model`, `messages` and so on.
         stop: ends the call early when set.
+        deadline: end of the call in `time.monotonic()`'s seconds; `total_timeout` from now on
+            where it is None.
 
     Raises:
         CriticError: no usable answer; the text says why and what to do.
     """
-    _silence()
     stop = stop or threading.Event()
     key = provider.key()
     start = time.monotonic()
-    deadline = start + provider.total_timeout
     policy = Retry(
         total=provider.retries,
         allowed_methods={"POST"},
@@ -106,30 +98,37 @@ def ask(provider: Provider, body: dict[str, Any], stop: threading.Event | None =
         respect_retry_after_header=True,
         raise_on_status=False,
     )
+    deadline = start + provider.total_timeout if deadline is None else deadline
     attempts = 0
-    with requests.Session() as session:
+    with Line(deadline, stop, MOST_WIRE) as line, requests.Session() as session:
         session.auth = _Bearer(key)
         # A proxy of the environment has no business between us and this machine.
         session.trust_env = not provider.is_local
+        for scheme in ("https://", "http://"):
+            session.mount(scheme, Adapter(line))
         while True:
             attempts += 1
             try:
-                document = _post(session, provider, body, key, deadline, stop)
+                document = _post(session, provider, body, key, line)
                 break
-            except RetryableError as failed:
-                policy = _next(policy, failed, attempts)
-                wait = _pause(policy, failed.response)
-                problem = str(failed)
-            if time.monotonic() + wait >= deadline:
-                raise CriticError(
-                    f"{problem}, and the next attempt would be after {wait:.0f} s: beyond "
-                    f"total_timeout ({provider.total_timeout:g} s) in critic.toml"
-                ) from None
-            if stop.wait(wait):
-                raise CriticError("stopped")
-    text, tokens_in, tokens_out = _content(document)
+            except RetryableError as problem:
+                failed = problem
+            policy = _next(policy, failed, attempts)
+            _wait(_pause(policy, failed.response), str(failed), provider, line)
+    text, tokens_in, tokens_out = content_of(document)
     seconds = time.monotonic() - start
     return Reply(without_key(text, key), seconds, tokens_in, tokens_out, attempts)
+
+
+def _wait(seconds: float, problem: str, provider: Provider, line: Line) -> None:
+    """Wait for the next attempt; CriticError where it would come too late, or at a stop."""
+    if time.monotonic() + seconds >= line.deadline:
+        raise CriticError(
+            f"{problem}, and the next attempt would be after {seconds:.0f} s: beyond "
+            f"total_timeout ({provider.total_timeout:g} s) in critic.toml"
+        )
+    if line.stop.wait(seconds):
+        raise CriticError("stopped")
 
 
 def _next(policy: Retry, problem: RetryableError, attempts: int) -> Retry:
@@ -151,19 +150,15 @@ def _pause(policy: Retry, response: Any) -> float:
 
 
 def _post(
-    session: requests.Session,
-    provider: Provider,
-    body: dict[str, Any],
-    key: str,
-    deadline: float,
-    stop: threading.Event,
+    session: requests.Session, provider: Provider, body: dict[str, Any], key: str, line: Line
 ) -> dict[str, Any]:
     """One attempt; the answer's JSON object."""
-    left = deadline - time.monotonic()
+    left = line.deadline - time.monotonic()
     if left <= 0:
         raise CriticError(f"no answer within {provider.total_timeout:g} s")
     timeout = (min(provider.connect_timeout, left), min(provider.read_timeout, left))
-    raw = b""
+    raw, failure = b"", None
+    line.begin()
     try:
         with session.post(
             f"{provider.base_url}/chat/completions",
@@ -173,9 +168,15 @@ def _post(
             allow_redirects=False,
             stream=True,
         ) as response:
-            raw = _body(response, provider, deadline, stop)
-    except (requests.RequestException, HTTPError, OSError) as problem:
-        raise _failure(problem, provider) from None
+            line.answered()
+            raw = body_of(response, line)
+    except CriticError as refused:
+        failure = refused
+    except Exception as problem:  # whatever a server's answer does to the libraries
+        failure = _failure(problem, provider, line)
+    if failure is not None:
+        # Raised out here, it carries no other exception, whose text would name the host.
+        raise failure
     status = response.status_code
     if status in RETRIED:
         message = _server_text(raw, provider, key)
@@ -194,23 +195,17 @@ def _post(
     return document
 
 
-def _body(response, provider: Provider, deadline: float, stop: threading.Event) -> bytes:
-    """The whole body, in the pieces that arrive."""
-    pieces, size = [], 0
-    while piece := response.raw.read1(65536):
-        size += len(piece)
-        if size > MOST_BYTES:
-            raise CriticError(f"the server sent more than {MOST_BYTES >> 20} MB: given up")
-        if time.monotonic() > deadline:
-            raise CriticError(f"no whole answer within {provider.total_timeout:g} s")
-        if stop.is_set():
-            raise CriticError("stopped")
-        pieces.append(piece)
-    return b"".join(pieces)
-
-
-def _failure(problem: Exception, provider: Provider) -> Exception:
+def _failure(problem: Exception, provider: Provider, line: Line | None = None) -> Exception:
     """What a failed connection means: an error, or one more attempt."""
+    if line is not None and line.over:
+        if line.stop.is_set():
+            return CriticError("stopped")
+        if line.left < 0:
+            return CriticError("the server sent more than an answer takes: given up")
+        return CriticError(
+            f"no whole answer within {provider.total_timeout:g} s: raise total_timeout in "
+            "critic.toml, or choose a faster model"
+        )
     if isinstance(problem, requests.exceptions.SSLError):
         return CriticError("the server's certificate is not valid: nothing was sent")
     if isinstance(problem, requests.ConnectTimeout):
@@ -274,26 +269,3 @@ def _refusal(status: int, raw: bytes, provider: Provider, model: str, key: str) 
     if status in (400, 422):
         return FormatRefusedError(f"the server refused the request ({status}{said})")
     return CriticError(f"the server answered {status}{said}")
-
-
-def _content(document: dict[str, Any]) -> tuple[str, int, int]:
-    """Text and token counts of an answer; CriticError where it is empty or of wrong types."""
-    choices = document.get("choices")
-    first = choices[0] if isinstance(choices, list) and choices else None
-    message = first.get("message") if isinstance(first, dict) else None
-    content = message.get("content") if isinstance(message, dict) else None
-    if isinstance(content, list):
-        parts = [part.get("text") for part in content if isinstance(part, dict)]
-        content = "".join(part for part in parts if isinstance(part, str))
-    if not isinstance(content, str):
-        raise CriticError("the server's answer holds no text")
-    if not content.strip():
-        cut = isinstance(first, dict) and first.get("finish_reason") == "length"
-        hint = ": it used all tokens for thinking; raise thinking_tokens in critic.toml"
-        raise CriticError("the model's answer is empty" + (hint if cut else ""))
-    usage = document.get("usage")
-    counts = [
-        value if isinstance(value := (usage or {}).get(name), int) and 0 <= value < 2**40 else 0
-        for name in ("prompt_tokens", "completion_tokens")
-    ] if isinstance(usage, dict) else [0, 0]  # fmt: skip
-    return content, counts[0], counts[1]

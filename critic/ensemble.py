@@ -14,7 +14,7 @@ from .client import THREADS, FormatRefusedError, Reply, ask
 from .prompts import roles
 from .providers import Provider
 from .report import Call
-from .secrets import CriticError
+from .secrets import CriticError, scrubbed
 
 Value = TypeVar("Value")
 POLL = 0.1  # seconds between two looks at the cancel button
@@ -66,24 +66,36 @@ def in_thread(function: Callable[..., Any], *args: Any) -> asyncio.Future:
 
 
 def slots(provider: Provider) -> asyncio.Semaphore:
-    """What bounds the calls at once to a provider, over all nodes of a run."""
+    """What bounds the answers at once of a provider, over all nodes of a run."""
     known = _slots.setdefault(asyncio.get_running_loop(), {})
     return known.setdefault((provider.name, provider.concurrency), asyncio.Semaphore(
         provider.concurrency
     ))  # fmt: skip
 
 
-async def call(provider: Provider, body: dict[str, Any]) -> Reply:
-    """One answer in bounded time."""
+async def call(provider: Provider, body: dict[str, Any], deadline: float) -> Reply:
+    """One request's answer before `deadline`, in `time.monotonic()`'s seconds."""
     stop = threading.Event()
-    async with slots(provider):
-        future = in_thread(ask, provider, body, stop)
-        try:
-            return await asyncio.wait_for(future, provider.total_timeout + GRACE)
-        except asyncio.TimeoutError:
-            raise CriticError(f"no whole answer within {provider.total_timeout:g} s") from None
-        finally:
-            stop.set()
+    try:
+        future = in_thread(ask, provider, body, stop, deadline)
+        return await asyncio.wait_for(future, max(0.0, deadline - time.monotonic()) + GRACE)
+    except asyncio.TimeoutError:
+        raise CriticError(f"no whole answer within {provider.total_timeout:g} s") from None
+    except (OSError, RuntimeError, MemoryError):
+        raise CriticError(
+            "this machine has no thread, file or memory left for the call: close other programs, "
+            "or lower concurrency in critic.toml"
+        ) from None
+    finally:
+        stop.set()
+
+
+def _read(question: Question[Value], text: str, key: str) -> Value | None:
+    """The answer in a reply, without the key; None for what cannot be read."""
+    try:
+        return scrubbed(question.read(text), key) or None
+    except Exception:  # a reply must not cost the user's prompt, whatever it does to its reader
+        return None
 
 
 def body_of(provider: Provider, question: Question, messages: list, mode: str) -> dict[str, Any]:
@@ -104,7 +116,17 @@ def body_of(provider: Provider, question: Question, messages: list, mode: str) -
 
 
 async def answer(provider: Provider, question: Question[Value]) -> tuple[Value | None, Call]:
-    """A model's answer, asked once more where it cannot be read; None where that fails."""
+    """A model's answer, asked once more where it cannot be read; None where that fails.
+
+    `total_timeout` is for all of it: retries, without JSON mode, and the second asking.
+    """
+    async with slots(provider):
+        return await _answer(provider, question, time.monotonic() + provider.total_timeout)
+
+
+async def _answer(
+    provider: Provider, question: Question[Value], deadline: float
+) -> tuple[Value | None, Call]:
     role = roles()[question.role]
     messages: list[dict[str, Any]] = [
         {"role": "system", "content": role.system},
@@ -117,16 +139,16 @@ async def answer(provider: Provider, question: Question[Value]) -> tuple[Value |
         while value is None and asked < 2:
             asked += 1
             try:
-                reply = await call(provider, body_of(provider, question, messages, mode))
+                reply = await call(provider, body_of(provider, question, messages, mode), deadline)
             except FormatRefusedError:
                 if not question.schema or mode == "text":
                     raise
                 # The server may not know response_format: the reply is read with repair anyway.
                 mode = "text"
-                reply = await call(provider, body_of(provider, question, messages, mode))
+                reply = await call(provider, body_of(provider, question, messages, mode), deadline)
             tokens_in += reply.tokens_in
             tokens_out += reply.tokens_out
-            value = question.read(reply.text)
+            value = await in_thread(_read, question, reply.text, provider.key())
             if value is None:
                 problem = "its answer could not be read, asked twice"
                 again = roles()["again"].filled(problem="its form was wrong.")

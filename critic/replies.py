@@ -1,17 +1,19 @@
 """What models answer, read with repair: JSON, tagged text, comma lists.
 
 A reply is text and stays text: it is searched, cut and cleaned, never evaluated. Functions return
-None where nothing usable is in it; they raise for no input.
+None where nothing usable is in it; they raise for no input, and take time linear in its length.
+What they return is decoded first and then cleaned (`words`), so no escape hides anything.
 """
 
 from __future__ import annotations
 
-import ast
-import html
-import json
 import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
+
+from .lenient import documents as _documents
+from .thinking import without_thinking
+from .words import seen, words
 
 LONGEST_REPLY = 40_000
 LONGEST_TEXT = 2000
@@ -19,13 +21,12 @@ LONGEST_ITEM = 160
 MOST_COMPONENTS = 6
 MOST_ISSUES = 5
 MOST_TAGS = 48
+MOST_READ = 200  # items of one list that are looked at
 
-_THINKING = re.compile(r"<(think|thinking|reasoning)>.*?(</\1>|\Z)", re.S | re.I)
-_THOUGHT = re.compile(r"\A.*</(?:think|thinking|reasoning)>", re.S | re.I)
-_FENCE = re.compile(r"^\s*(?:```|~~~)[\w-]*\s*$", re.M)
-_BULLET = re.compile(r"^\s*(?:[-*•–]|\d{1,2}[.)])\s+")
-_LABEL = re.compile(r"^\W*(positive|negative)(?:\s+(?:tags|prompt))?\W*[:：]\W*", re.I | re.M)
-_OPENINGS = 40
+_FENCE = re.compile(r"(?:```|~~~)[\w-]*\Z")
+_BULLET = re.compile(r"\A\s{0,8}(?:[-*•–]|\d{1,2}[.)])\s+")
+_LABEL = re.compile(r"\W{0,8}(positive|negative)(?:\s(?:tags|prompt))?\W{0,4}[:：]\W{0,8}", re.I)
+_PART = re.compile(r"<\s{0,4}(/?)\s{0,4}(issues|refined)\s{0,4}>", re.I)
 
 
 class Tags(NamedTuple):
@@ -43,105 +44,42 @@ class Critique(NamedTuple):
 
 
 def plain(text: str) -> str:
-    """A reply without thinking, code fences and control characters."""
-    text = text[:LONGEST_REPLY]
-    text = _THOUGHT.sub("", _THINKING.sub("", text))
-    text = _FENCE.sub("", text)
-    return "".join(c for c in text if c.isprintable() or c in "\n\t").strip()
+    """A reply without thinking, code fences and control characters; at most 40 000 characters."""
+    text = without_thinking(text)[:LONGEST_REPLY]
+    lines = [seen(line) for line in text.split("\n")]
+    return "\n".join(line for line in lines if not _FENCE.match(line.strip())).strip()
 
 
 def tidy(text: str, longest: int = LONGEST_ITEM) -> str:
-    """One line without bullets, quotes around it or markup; cut at a word."""
-    text = _BULLET.sub("", " ".join(text.split())).strip(" \t\"'`*_,;“”")
-    # A model's word must not load a file from the host's embeddings folder.
-    text = re.sub(r"\bembedding:\s*", "", text, flags=re.I)
+    """One line of words without a bullet or quotes around it; cut at a word."""
+    text = words(_BULLET.sub("", text, count=1)).strip(" \"'_,;“”")
     if len(text) > longest:
         text = text[:longest].rsplit(" ", 1)[0]
     return text
 
 
-def _end_of(text: str, start: int) -> int:
-    """Index behind the bracket that closes the one at `start`; the text's length if none does."""
-    depth, quote, skip = 0, "", False
-    for i in range(start, len(text)):
-        c = text[i]
-        if skip:
-            skip = False
-        elif quote:
-            skip = c == "\\"
-            quote = "" if c == quote else quote
-        elif c == '"':
-            quote = c
-        elif c in "[{":
-            depth += 1
-        elif c in "]}":
-            depth -= 1
-            if not depth:
-                return i + 1
-    return len(text)
-
-
-def _closed(text: str) -> str:
-    """A cut-off document with its open texts and brackets closed."""
-    stack, quote, skip = [], False, False
-    for c in text:
-        if skip:
-            skip = False
-        elif quote and c == "\\":
-            skip = True
-        elif c == '"':
-            quote = not quote
-        elif not quote and c in "[{":
-            stack.append("]" if c == "[" else "}")
-        elif not quote and c in "]}" and stack:
-            stack.pop()
-    text = text.rstrip("\\") + ('"' if quote else "")
-    return re.sub(r"[,:\s]+$", "", text) + "".join(reversed(stack))
-
-
-def _parsed(text: str) -> Any:
-    """A document read as JSON, or as JSON with the usual faults; None."""
-    repaired = re.sub(r",\s*([}\]])", r"\1", text)
-    repaired = repaired.translate({0x201C: '"', 0x201D: '"'})
-    for candidate in dict.fromkeys((text, repaired, _closed(repaired))):
-        try:
-            return json.loads(candidate, strict=False)
-        except (ValueError, RecursionError):
-            continue
-    try:
-        # Single quotes, as Python writes them. Reads constants only.
-        return ast.literal_eval(repaired)
-    except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
-        return None
+def says(text: str) -> bool:
+    """Is there a word in it, or a sign of a script? Not the mark of a key, and not "..."."""
+    return any(c.isalnum() or c > "\u2fff" for c in text.replace("[key]", ""))
 
 
 def documents(text: str) -> Iterator[Any]:
     """JSON objects and arrays in a reply, repaired where they have to be; in order."""
-    text, at = plain(text), 0
-    for _ in range(_OPENINGS):
-        opening = re.search(r"[{\[]", text[at:])
-        if not opening:
-            return
-        start = at + opening.start()
-        end = _end_of(text, start)
-        found = _parsed(text[start:end])
-        if isinstance(found, (dict, list)):
-            yield found
-            at = end
-        else:
-            at = start + 1
+    return _documents(plain(text))
 
 
 def _texts(value: Any, longest: int = LONGEST_ITEM) -> list[str]:
     """Texts of a list, of a text with commas or lines, or of objects that hold one text each."""
-    if isinstance(value, str):
-        return [tidy(v, longest) for v in re.split(r"[,\n;]", value)]
+    items = re.split(r"[,\n;]", value) if isinstance(value, str) else value
     found = []
-    for item in value if isinstance(value, list) else []:
+    for item in items if isinstance(items, list) else []:
         if isinstance(item, dict):
             item = next((v for v in item.values() if isinstance(v, str)), None)
-        if isinstance(item, (str, int, float)) and not isinstance(item, bool):
-            found.append(tidy(str(item), longest))
+        # Numbers are no words; one of thousands of digits cannot even be written.
+        if isinstance(item, str) and (text := tidy(item, longest)):
+            found.append(text)
+            if len(found) == MOST_READ:
+                break
     return found
 
 
@@ -163,14 +101,14 @@ def _field(document: Any, *names: str) -> Any:
 
 def read_components(text: str) -> list[str] | None:
     """Up to 6 components: of `{"components": […]}`, of a bare array, or of a bulleted list."""
-    for document in documents(text):
+    text = plain(text)
+    for document in _documents(text):
         value = _field(document, "components", "parts", "items")
         value = document if value is None and isinstance(document, list) else value
         if found := _worded(_texts(value), 3, MOST_COMPONENTS):
             return found
-    lines = plain(text).splitlines()
-    lines = [tidy(line) for line in lines if _BULLET.match(line)]
-    listed = _worded(lines, 3, MOST_COMPONENTS)
+    lines = [line for line in text.split("\n") if _BULLET.match(line)][:MOST_READ]
+    listed = _worded([tidy(line) for line in lines], 3, MOST_COMPONENTS)
     return listed if len(listed) > 1 else None
 
 
@@ -181,45 +119,53 @@ def _worded(texts: list[str], shortest: int, most: int) -> list[str]:
 
 def read_tags(text: str) -> Tags | None:
     """Tags of `{"positive": […], "negative": […]}`, of labelled lines, or of one comma list."""
-    for document in documents(text):
+    text = plain(text)
+    for document in _documents(text):
         value = _field(document, "positive", "positives", "tags", "positive_tags", "prompt")
         value = document if value is None and isinstance(document, list) else value
         if positive := _worded(_texts(value), 2, MOST_TAGS):
             negative = _texts(_field(document, "negative", "negatives", "negative_tags"))
             return Tags(positive, _worded(negative, 2, MOST_TAGS))
-    text = plain(text)
     if "{" in text or "[" in text:
         return None
-    parts = {"positive": "", "negative": ""}
-    labels = list(_LABEL.finditer(text))
-    for i, label in enumerate(labels):
-        end = labels[i + 1].start() if i + 1 < len(labels) else len(text)
-        parts[label[1].lower()] = text[label.end() : end]
-    if not labels:
+    parts: dict[str, list[str]] = {}
+    said: list[str] = []
+    lines = text.split("\n")
+    for line in lines:
+        if label := _LABEL.match(line):
+            said = parts[label[1].lower()] = [line[label.end() :]]
+        else:
+            said.append(line)
+    if not parts:
         # The list is the line with the most commas; what stands around it is talk.
-        parts["positive"] = max(text.splitlines() or [""], key=lambda line: line.count(","))
-    positive = [t.rstrip(".") for t in _texts(parts["positive"])]
+        parts["positive"] = [max(lines, key=lambda line: line.count(","))]
+    positive, negative = (
+        [tag.rstrip(".") for tag in _texts("\n".join(parts.get(name, [])))]
+        for name in ("positive", "negative")
+    )
     if len(positive) < 3:
         return None
-    negative = [t.rstrip(".") for t in _texts(parts["negative"])]
     return Tags(unique(positive, MOST_TAGS), unique(negative, MOST_TAGS))
 
 
-def _tagged(text: str, name: str) -> str | None:
-    """Text inside the last `<name>…</name>`; to the next tag or the end where it is not closed."""
-    pattern = rf"<\s*{name}\s*>(.*?)(?:<\s*/\s*{name}\s*>|<\s*(?:issues|refined)\s*>|\Z)"
-    found = re.findall(pattern, text, re.S | re.I)
-    return found[-1] if found else None
+def _tagged(text: str) -> dict[str, str]:
+    """What stands behind `<issues>` and `<refined>`, up to the next mark; the last not empty."""
+    found: dict[str, str] = {}
+    marks = list(_PART.finditer(text))
+    ends = [*(mark.start() for mark in marks[1:]), len(text)]
+    for mark, end in zip(marks, ends, strict=False):
+        name, said = mark[2].lower(), text[mark.end() : end]
+        if not mark[1] and (said.strip() or name not in found):
+            found[name] = said
+    return found
 
 
 def read_critique(text: str) -> Critique | None:
-    """Faults and refined prompt of the two tags, of escaped tags, or of JSON with these names."""
+    """Faults and refined prompt of the two tags, escaped or not, or of JSON with these names."""
     text = plain(text)
-    for form in (text, html.unescape(text)):
-        refined, issues = _tagged(form, "refined"), _tagged(form, "issues")
-        if refined is not None or issues is not None:
-            return _critique(issues, refined)
-    for document in documents(text):
+    if found := _tagged(text):
+        return _critique(found.get("issues"), found.get("refined"))
+    for document in _documents(text):
         refined = _field(document, "refined", "refined_prompt", "prompt")
         issues = _field(document, "issues", "problems", "faults")
         if isinstance(refined, str) or issues:
@@ -231,7 +177,8 @@ def read_critique(text: str) -> Critique | None:
 
 
 def _critique(issues: str | None, refined: str | None) -> Critique | None:
-    points = [tidy(point, LONGEST_TEXT // 5) for point in re.split(r"[\n;]", issues or "")]
-    refined = tidy(re.sub(r"<[^<>]{0,40}>", " ", refined or ""), LONGEST_TEXT)
-    found = Critique(unique(points, MOST_ISSUES), refined)
+    points = [point for point in re.split(r"[\n;]", issues or "") if point.strip()][:MOST_READ]
+    points = [tidy(point, LONGEST_TEXT // 5) for point in points]
+    refined = tidy(refined or "", LONGEST_TEXT)
+    found = Critique(unique(points, MOST_ISSUES), refined if says(refined) else "")
     return found if found.refined or found.issues else None

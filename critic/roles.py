@@ -23,6 +23,7 @@ from .replies import (
     read_components,
     read_critique,
     read_tags,
+    says,
     unique,
 )
 from .report import Call, Outcome
@@ -197,14 +198,14 @@ async def critique(
     warnings = [*warnings, *warned]
     merged = merged or Critique(
         unique([issue for value in found for issue in value.issues], MOST_ISSUES),
-        next((value.refined for value in found if value.refined), ""),
+        next((value.refined for value in found if says(value.refined)), ""),
     )
     return Outcome(_complete(merged, prompt, warnings), [*calls, *more], warnings)
 
 
 def _complete(value: Critique, prompt: str, warnings: list[str]) -> Critique:
     """The verdict with the user's prompt where it names none of its own."""
-    if value.refined:
+    if says(value.refined):
         return value
     warnings.append("the critic gave no refined prompt: the prompt is unchanged")
     return value._replace(refined=prompt)
