@@ -15,8 +15,8 @@ class AttentiveGuidance(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id="HRF_AttentiveGuidance",
-            display_name="Attentive Guidance",
-            category="sampling",
+            display_name="Attentive Guidance (RepLDM, AP-LDM)",
+            category="guidance",
             search_aliases=["repldm", "ap-ldm", "pfsa", "tfsa", "detail"],
             description="After each step pulls the latent towards its own self-attention: like "
             "parts move together, which adds structure, contrast and colour. Meant for the "

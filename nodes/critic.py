@@ -115,7 +115,7 @@ class CriticProvider(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id="HRF_CriticProvider",
-            display_name="Critic Provider",
+            display_name="Critic Provider (LLM)",
             category="prompt",
             search_aliases=["llm", "openai", "ollama", "openrouter", "together"],
             description="Names the service whose language models are asked. Addresses and keys "

@@ -17,7 +17,7 @@ class MergePrompt(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id="HRF_MergePrompt",
-            display_name="Merge Prompt",
+            display_name="Merge Prompt (Token Budget)",
             category="prompt",
             search_aliases=["critifusion", "77 tokens", "clip budget"],
             description="Makes one prompt of a refined prompt and tags: subject first, nothing "
@@ -71,7 +71,7 @@ class CritiCore(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id="HRF_CritiCore",
-            display_name="CritiCore",
+            display_name="CritiCore (CritiFusion)",
             category="prompt",
             search_aliases=["critifusion", "prompt enhancer", "llm", "vlm"],
             description="CritiFusion's whole critic: components, tags, a verdict on the picture, "

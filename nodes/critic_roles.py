@@ -5,13 +5,13 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..critic import prompts, roles, tags
+from ..critic.ensemble import in_thread
 from ..critic.pictures import data_uri
 from ..critic.secrets import CriticError
 from .critic import (
     consult,
     counter,
     failures,
-    note,
     prompt_input,
     provider_input,
     refresh_input,
@@ -80,7 +80,7 @@ class ExpandTags(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id="HRF_ExpandTags",
-            display_name="Expand Tags",
+            display_name="Expand Tags (Prompt Enhancer)",
             category="prompt",
             search_aliases=["critifusion", "prompt enhancer", "llm"],
             description="Lets language models expand a short prompt to comma tags, subject first, "
@@ -131,7 +131,7 @@ class CritiqueImage(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id="HRF_CritiqueImage",
-            display_name="Critique Image",
+            display_name="Critique Image (VLM)",
             category="prompt",
             search_aliases=["critifusion", "vlm", "vision"],
             description="Lets vision-language models compare a picture with its prompt, list what "
@@ -171,8 +171,8 @@ class CritiqueImage(io.ComfyNode):
         cls, prompt, provider=None, image=None, components="", critique=None, refresh=0
     ) -> io.NodeOutput:
         if critique is not None:
-            done = roles.external(critique, prompt)
-            note(cls, "critique", done)
+            # In a thread: what other nodes write may be long.
+            done = await consult(cls, "critique", in_thread(roles.external, critique, prompt))
         elif provider is None or image is None:
             raise CriticError("connect provider and image, or a critique from another node")
         else:

@@ -13,7 +13,7 @@ class LoadDemoModel(io.ComfyNode):
         return schema(
             node_id="HRF_LoadDemoModel",
             display_name="Load Demo Model",
-            category="",
+            category="loaders",
             search_aliases=["demo", "tiny model", "checkpoint"],
             description="The pack's own small diffusion model (native size 256 x 256 pixels). It "
             "draws procedural landscapes with one object and fails at high resolution as large "

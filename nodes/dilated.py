@@ -15,8 +15,8 @@ class DilatedSampling(io.ComfyNode):
         return schema(
             node_id="HRF_DilatedSampling",
             display_name="Dilated Sampling",
-            category="model",
-            search_aliases=["demofusion", "global", "hires"],
+            category="views",
+            search_aliases=["demofusion", "global views", "accdiffusion", "hires"],
             description="Lets the model also see the whole picture: every n-th cell of it, which "
             "has the size the model was trained on. This keeps one subject one subject. Goes "
             "with Tiled Diffusion, before or after it.",

@@ -37,7 +37,7 @@ class EvaluateImages(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id="HRF_EvaluateImages",
-            display_name="Evaluate Images",
+            display_name="Evaluate Images (FID, CLIP Score …)",
             category="evaluation",
             search_aliases=["fid", "kid", "clip score", "lpips", "metrics", "benchmark"],
             description="Measures how far a batch of generated images is from a batch of "

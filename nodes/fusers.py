@@ -28,7 +28,7 @@ def format_inputs() -> list[io.Input]:
         advanced(
             io.Combo.Input(
                 "latent_format",
-                options=fusers.format_names(),
+                options=list(fusers.formats()),
                 default="SDXL",
                 tooltip="The kind of model that the latents come from, which a LATENT does not "
                 "tell. Not used when a model is connected.",
@@ -113,8 +113,9 @@ class _Fuser(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, mode, weights, **others):
-        # A file that was trained again under its name is another input.
-        return os.path.getmtime(fusers.fuser_path(weights)) if mode == "weights" else ""
+        # A file that was trained again under its name is another input. None: linked.
+        known = mode == "weights" and weights in fusers.fuser_files()
+        return os.path.getmtime(fusers.fuser_path(weights)) if known else ""
 
 
 class AdaptiveGlobalFusion(_Fuser):
@@ -124,8 +125,8 @@ class AdaptiveGlobalFusion(_Fuser):
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id="HRF_AdaptiveGlobalFusion",
-            display_name="Adaptive Global Fusion (AGF)",
-            category="latent",
+            display_name="Adaptive Global Fusion (DLSF, AGF)",
+            category="fusion",
             search_aliases=["dlsf", "refiner", "blend latents", "fusion"],
             description="Fuses a base and a refined latent cell by cell. How much of each is "
             "taken depends on all channels of both at that cell.",
@@ -141,8 +142,8 @@ class DynamicSpatialFusion(_Fuser):
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id="HRF_DynamicSpatialFusion",
-            display_name="Dynamic Spatial Fusion (DSF)",
-            category="latent",
+            display_name="Dynamic Spatial Fusion (DLSF, DSF)",
+            category="fusion",
             search_aliases=["dlsf", "refiner", "blend latents", "fusion", "attention"],
             description="Fuses a base and a refined latent by a map that looks at 7 x 7 cells: "
             "at the mean over channels of the refined latent and the maximum of the base.",

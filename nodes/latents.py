@@ -4,9 +4,21 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..fusion_ops.stages import LIFTS, stage_size
+from ..fusion_ops.stages import stage_size
+from ..fusion_ops.upsample import LIFTS, Lift
 from ..sampling import lift
-from .schema import schema
+from .schema import advanced, schema
+
+
+def image_input() -> io.Image.Input:
+    """The picture of a latent, where it is there already."""
+    return io.Image.Input(
+        "image",
+        optional=True,
+        tooltip="What samples decodes to, if you have it: the picture that was encoded, or a "
+        "decoded one. Methods that enlarge pixels take it instead of decoding again; a picture "
+        "of your own stays sharper.",
+    )
 
 
 class UpsampleLatent(io.ComfyNode):
@@ -14,9 +26,16 @@ class UpsampleLatent(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id="HRF_UpsampleLatent",
-            display_name="Upsample Latent",
-            category="latent",
-            search_aliases=["lift", "resize latent"],
+            display_name="Upsample Latent (HiRes Fix)",
+            category="upscaling",
+            search_aliases=[
+                "hires fix",
+                "lift",
+                "resize latent",
+                "unsharp",
+                "lfm",
+                "upscale model",
+            ],
             description="Enlarges a finished latent for the next stage: in latent space as "
             "DemoFusion does, or as pixels through the VAE, which is sharper.",
             inputs=[
@@ -33,32 +52,88 @@ class UpsampleLatent(io.ComfyNode):
                     "method",
                     options=list(LIFTS),
                     default="latent bicubic",
-                    tooltip="Where and how to interpolate. The pixel methods need a VAE.",
+                    tooltip="Where and how to enlarge. The pixel methods need a VAE, and one of "
+                    "them an upscale model. none: the picture is large already, set scale to 1.",
                 ),
                 io.Int.Input(
                     "height",
                     default=0,
                     min=0,
-                    max=8192,
+                    max=65536,
                     tooltip="Height in latent cells (8 pixels each for most models), 0 for scale.",
                 ),
                 io.Int.Input(
                     "width",
                     default=0,
                     min=0,
-                    max=8192,
+                    max=65536,
                     tooltip="Width in latent cells, 0 for scale.",
                 ),
                 io.Vae.Input("vae", optional=True, tooltip="Goes to pixels and back."),
+                io.UpscaleModel.Input(
+                    "upscale_model",
+                    optional=True,
+                    tooltip="For 'pixel upscale model': from Load Upscale Model. Run as often as "
+                    "the size needs, then brought to it exactly.",
+                ),
+                image_input(),
+                io.Float.Input(
+                    "unsharp",
+                    default=0.0,
+                    min=0.0,
+                    max=4.0,
+                    step=0.05,
+                    optional=True,
+                    tooltip="Sharpens the enlarged pixels; 1 is what DiffuseHigh and HiFlow do, 0 "
+                    "is off. The model redraws crisper detail from crisper edges.",
+                ),
+                io.Float.Input(
+                    "lfm",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.005,
+                    round=0.0001,
+                    optional=True,
+                    tooltip="Latent frequency mixing (ScaleDiff): frequencies below this share "
+                    "come from the enlarged latent, which keeps its colours, the rest from the "
+                    "pixels. 0.125 is published for SDXL, 0.25 for Flux; 0 is off.",
+                ),
+                advanced(
+                    io.Float.Input(
+                        "unsharp_sigma",
+                        default=1.0,
+                        min=0.1,
+                        max=10.0,
+                        step=0.05,
+                        optional=True,
+                        tooltip="Width of what unsharp sharpens, in pixels; published is a random "
+                        "one from 0.1 to 2.",
+                    )
+                ),
             ],
             outputs=[io.Latent.Output(tooltip="The enlarged latent.")],
         )
 
     @classmethod
-    def execute(cls, samples, scale, method, height, width, vae=None) -> io.NodeOutput:
+    def execute(
+        cls,
+        samples,
+        scale,
+        method,
+        height,
+        width,
+        vae=None,
+        upscale_model=None,
+        image=None,
+        unsharp=0.0,
+        lfm=0.0,
+        unsharp_sigma=1.0,
+    ) -> io.NodeOutput:
         size = stage_size(lift.check_latent(samples), scale)
         size = (height or size[0], width or size[1])
-        return io.NodeOutput(lift.upsample(samples, size, method, vae))
+        how = Lift(method, unsharp, unsharp_sigma, lfm)
+        return io.NodeOutput(lift.upsample(samples, size, how, vae, upscale_model, image))
 
 
 class DiffuseLatent(io.ComfyNode):
@@ -66,9 +141,9 @@ class DiffuseLatent(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id="HRF_DiffuseLatent",
-            display_name="Diffuse Latent",
-            category="latent",
-            search_aliases=["add noise", "renoise"],
+            display_name="Diffuse Latent (Add Noise)",
+            category="noise",
+            search_aliases=["add noise", "renoise", "forward diffusion"],
             description="Forward diffusion: noises a latent to where the sigmas start. Sample it "
             "with DisableNoise. (A sampler with RandomNoise does the same by itself.)",
             inputs=[
@@ -93,8 +168,8 @@ class MatchStatistics(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id="HRF_MatchStatistics",
-            display_name="Match Statistics",
-            category="latent",
+            display_name="Match Statistics (AdaIN)",
+            category="upscaling",
             search_aliases=["renormalize", "adain"],
             description="Gives a latent the mean and standard deviation of another one, as "
             "DemoFusion does at the end of each stage with the native latent.",
@@ -133,7 +208,8 @@ class LatentList(io.ComfyNode):
         return schema(
             node_id="HRF_LatentList",
             display_name="Latent List",
-            category="latent",
+            category="upscaling",
+            search_aliases=["batch", "different sizes"],
             description="Joins latents of different sizes to one list, so that the nodes behind "
             "it run once for each of them.",
             inputs=latent_inputs(),
@@ -150,8 +226,8 @@ class StageList(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id="HRF_StageList",
-            display_name="Stage List",
-            category="latent",
+            display_name="Stage List (internal)",
+            category="upscaling",
             is_dev_only=True,
             description="Part of Progressive Upscale, not for use by hand: there it carries the "
             "finished stages to the list output. Use Latent List instead.",

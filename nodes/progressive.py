@@ -7,15 +7,21 @@ from typing import Any
 import comfy.samplers
 from comfy_api.latest import io
 from comfy_execution.graph_utils import GraphBuilder
+from torch import Tensor
 
-from ..fusion_ops.stages import PRESETS, Stage, plan_stages, stage_size
-from ..sampling import conditioning
+from ..fusion_ops.presets import PRESETS
+from ..fusion_ops.stage import Stage
+from ..fusion_ops.stages import Wish, plan_run, plan_stages, settle, stage_size
 from ..sampling.latents import cell_pixels, native_cells, patch_cells
 from ..sampling.lift import check_latent
-from ..sampling.samplers import access
+from ..sampling.networks import is_told_guidance
+from ..sampling.preflight import Step, check_steps, check_vae, known_views, stage_views
+from ..sampling.renoise import is_flow, places
 from .dilated import native_input
-from .latents import MOST_LATENTS
+from .expansion import StageBuilder
+from .latents import image_input
 from .schema import advanced, schema
+from .stage import StageWire
 from .tiled import view_batch_input
 
 
@@ -24,12 +30,22 @@ class ProgressiveUpscale(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id="HRF_ProgressiveUpscale",
-            display_name="Progressive Upscale",
+            display_name="Progressive Upscale (DemoFusion, RepLDM …)",
             category="",
-            search_aliases=["demofusion", "hires fix", "upscale", "multidiffusion"],
+            search_aliases=[
+                "demofusion",
+                "repldm",
+                "ap-ldm",
+                "hires fix",
+                "upscale",
+                "multidiffusion",
+                "freescale",
+                "4k",
+            ],
             description="Turns a finished picture of the model's native size into a larger one "
             "that the model draws itself: enlarges it, noises it, samples it again, stage by "
-            "stage. It expands into the nodes of this pack, so finished stages stay cached.",
+            "stage. It expands into the nodes of this pack, so finished stages stay cached while "
+            "noise_seed and the seed of the native picture are fixed.",
             inputs=[
                 io.Model.Input("model", tooltip="The model, with any LoRA."),
                 io.Conditioning.Input("positive", tooltip="What to draw."),
@@ -39,20 +55,27 @@ class ProgressiveUpscale(io.ComfyNode):
                     tooltip="The finished picture of native size: a sampler's output, or an "
                     "encoded image.",
                 ),
-                io.Float.Input(
-                    "scale",
-                    default=2.0,
-                    min=1.01,
-                    max=16.0,
-                    step=0.01,
-                    tooltip="Final size against the native one. The preset chooses the sizes on "
-                    "the way (DemoFusion: every whole number). Not used if stages are listed.",
+                io.Vae.Input(
+                    "vae",
+                    optional=True,
+                    tooltip="Of the model. All presets but DemoFusion, DemoFusion-Turbo and "
+                    "MultiDiffusion need it: they enlarge the picture as pixels.",
                 ),
                 io.Combo.Input(
                     "preset",
                     options=list(PRESETS),
-                    default="DemoFusion",
-                    tooltip="The published method whose stages to run.",
+                    default="RepLDM",
+                    tooltip="The published method whose stages to run, or one of our own.",
+                ),
+                io.Float.Input(
+                    "scale",
+                    default=2.0,
+                    min=1.0,
+                    max=16.0,
+                    step=0.01,
+                    tooltip="Final size against that of samples. The preset chooses the sizes on "
+                    "the way (DemoFusion: every whole number). 1 refines a picture that is large "
+                    "already. Not used if stages are listed.",
                 ),
                 io.Int.Input(
                     "noise_seed",
@@ -60,23 +83,27 @@ class ProgressiveUpscale(io.ComfyNode):
                     min=0,
                     max=0xFFFFFFFFFFFFFFFF,
                     control_after_generate=True,
-                    tooltip="Seed of all stages' noise and window shifts.",
+                    tooltip="Seed of all stages' noise and window shifts. New nodes draw another "
+                    "one after every run: set control after generate to fixed, here and where "
+                    "the native picture is sampled, and finished stages stay cached.",
                 ),
                 io.Int.Input(
                     "steps",
-                    default=50,
-                    min=1,
+                    default=0,
+                    min=0,
                     max=1000,
-                    tooltip="Steps of each stage's schedule, of which it skips the init rate's "
-                    "share at the start (the papers' num_resample_timesteps).",
+                    tooltip="Steps of each stage's schedule, of which it runs the last part (the "
+                    "papers' num_resample_timesteps). 0 for the preset's own: 50 for most, 30 for "
+                    "flow models, 8 at a cfg of 1.",
                 ),
                 io.Float.Input(
                     "cfg",
-                    default=7.5,
+                    default=0.0,
                     min=0.0,
                     max=100.0,
                     step=0.1,
-                    tooltip="Guidance scale. 1 skips the negative prompt, for distilled models.",
+                    tooltip="Guidance scale. 1 skips the negative prompt, for distilled models "
+                    "(Turbo, Lightning). 0 for the preset's own.",
                 ),
                 io.Combo.Input(
                     "sampler_name",
@@ -90,16 +117,29 @@ class ProgressiveUpscale(io.ComfyNode):
                     default="ddim_uniform",
                     tooltip="Noise schedule; ddim_uniform is as published.",
                 ),
-                advanced(view_batch_input()),
-                io.String.Input(
-                    "stages",
-                    default="",
-                    multiline=True,
+                io.Float.Input(
+                    "strength",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
                     optional=True,
-                    tooltip='Own stages as JSON, such as [{"scale": 2}, {"scale": 4, "start": 0.3, '
-                    '"cfg": 4}]; what a stage leaves out is the preset\'s. Empty for the preset.',
+                    tooltip="How much is drawn anew, the same for every preset: the share of the "
+                    "schedule that is run. 0.1 sharpens, 0.3 redraws detail, 0.6 changes shapes, "
+                    "1 begins at pure noise. 0 for the preset's own.",
                 ),
-                io.Vae.Input("vae", optional=True, tooltip="Only for stages with a pixel lift."),
+                image_input(),
+                io.UpscaleModel.Input(
+                    "upscale_model",
+                    optional=True,
+                    tooltip="From Load Upscale Model, such as an ESRGAN: enlarges in place of "
+                    "interpolation where a stage goes through pixels.",
+                ),
+                StageWire.Input(
+                    "stage",
+                    optional=True,
+                    tooltip="From Stage: own stages as nodes, instead of the preset's.",
+                ),
                 advanced(
                     io.Int.Input(
                         "long_side",
@@ -113,16 +153,7 @@ class ProgressiveUpscale(io.ComfyNode):
                     )
                 ),
                 native_input(),
-                io.Float.Input(
-                    "strength",
-                    default=1.0,
-                    min=0.01,
-                    max=1.0,
-                    step=0.01,
-                    optional=True,
-                    tooltip="Share of its steps that each stage runs. 1 is as published; lower "
-                    "keeps more of the picture, as for a photograph.",
-                ),
+                advanced(view_batch_input(optional=True)),
                 advanced(
                     io.String.Input(
                         "init_rates",
@@ -131,6 +162,17 @@ class ProgressiveUpscale(io.ComfyNode):
                         tooltip="Share of the schedule that each stage skips, such as 0.9, 0.8 "
                         "for two stages; their sizes are then evenly apart. Empty for the "
                         "preset's.",
+                    )
+                ),
+                advanced(
+                    io.String.Input(
+                        "stages",
+                        default="",
+                        multiline=True,
+                        optional=True,
+                        tooltip='Own stages as JSON, such as [{"scale": 2}, {"scale": 4, "start": '
+                        '0.3, "cfg": 4}]; what a stage leaves out is the preset\'s. Empty for the '
+                        "preset.",
                     )
                 ),
             ],
@@ -146,6 +188,23 @@ class ProgressiveUpscale(io.ComfyNode):
             is_input_list=True,
             enable_expand=True,
         )
+
+    @classmethod
+    def validate_inputs(cls, preset=None, stages="", init_rates="", scale=2.0, **others):
+        """Refuse what is written wrong, and a missing VAE, before the native picture is sampled.
+
+        None stands for what is linked: it is seen when the node runs.
+        """
+        if None in (preset, stages, init_rates):
+            return True
+        known = scale is not None and not others.get("long_side", 0)
+        try:
+            plan = plan_stages(preset, scale if known else 2.0, stages, init_rates)
+            if "vae" not in others and "stage" not in others:
+                check_vae(preset, plan, bool(stages.strip()))
+        except ValueError as problem:
+            return str(problem)
+        return True
 
     @classmethod
     def execute(cls, **lists) -> io.NodeOutput:
@@ -172,155 +231,64 @@ def expand_stages(
     samples: dict,
     scale: float,
     preset: str,
+    steps: int = 0,
+    cfg: float = 0.0,
     stages: str = "",
+    stage: tuple[Stage, ...] = (),
     init_rates: str = "",
     vae: Any = None,
+    upscale_model: Any = None,
+    image: Tensor | None = None,
     long_side: int = 0,
     native: int = 0,
+    strength: float = 0.0,
     **settings: Any,
 ) -> io.NodeOutput:
     """The graph of all stages. `wires` are the node's inputs as links: nodes are cached by what
     they are linked to, and values would keep the finished stages from being found again."""
     first = check_latent(samples)
+    base = model.model
     if long_side:
-        scale = long_side / (max(first) * cell_pixels(model.model))
-    plan = plan_stages(preset, scale, stages or "", init_rates or "")
-    cells = native_cells(model.model, native)
-    check_plan(plan, vae, settings)
-
-    settings |= {"native": native, "window": cells if native else 0}
+        scale = long_side / (max(first) * cell_pixels(base))
+    cells = native_cells(base, native)
+    known = known_views(model)
+    wishes = known.wishes(cells)
+    flow = is_flow(model)
+    wish = Wish(steps, cfg, flow, is_told_guidance(base))
+    if stage and stages.strip():
+        raise ValueError("both stage and stages are given: empty stages, or disconnect stage")
+    plan = plan_run(preset, scale, stage or stages, init_rates, wishes, wish)
+    if upscale_model is not None:
+        plan = plan.enlarged_by_model()
+    if vae is None:
+        check_vae(preset, plan.stages, bool(stage or stages.strip()))
+    run = []
+    for settled in settle(plan, places(model), flow, strength):
+        size = stage_size(first, settled.scale, patch_cells(base))
+        before = run[-1].size if run else first
+        run.append(Step(settled, size, before, stage_views(settled, known, cells, native)))
+    check_steps(
+        model,
+        run,
+        samples["samples"],
+        conds={name: settings[name] for name in ("positive", "negative")},
+        sampler_name=settings["sampler_name"],
+        scheduler=settings["scheduler"],
+        vae=vae,
+        upscale_model=upscale_model,
+        image=image,
+    )
     settings |= {name: wires[name] for name in ("model", "positive", "negative")}
+    settings["view_batch_size"] = settings.get("view_batch_size") or known.view_batch_size
     graph = GraphBuilder()
     finished = [wires["samples"]]
-    for number, stage in enumerate(plan, 2):
-        builder = StageBuilder(graph, stage, number, cells)
-        size = stage_size(first, stage.scale, patch_cells(model.model))
-        lifted = builder.lift(finished[-1], size, wires.get("vae"))
+    for number, step in enumerate(run, 2):
+        builder = StageBuilder(graph, step, number, native)
+        picture = wires["image"] if image is not None and number == 2 else None
+        lifted = builder.lift(finished[-1], wires.get("vae"), wires.get("upscale_model"), picture)
         sampled = builder.sample(lifted, **settings)
         finished.append(builder.match(sampled, reference=finished[0]))
     listed = graph.node(
         "HRF_StageList", **{f"latent_{i}": link for i, link in enumerate(finished, 1)}
     )
     return io.NodeOutput(finished[-1], listed.out(0), expand=graph.finalize())
-
-
-def check_plan(plan: list[Stage], vae: Any, settings: dict[str, Any]) -> None:
-    """Raise ValueError, with the fix, for what a stage would refuse after others have run."""
-    if len(plan) >= MOST_LATENTS:
-        raise ValueError(f"{len(plan)} stages: list at most {MOST_LATENTS - 1}")
-    if vae is None and any(stage.lift.startswith("pixel") for stage in plan):
-        raise ValueError("a stage has a pixel lift: connect a VAE, or lift it in latent space")
-    for stage in plan:
-        if stage.skip_residual:
-            access(comfy.samplers.sampler_object(settings["sampler_name"]))
-    if any(stage.tiled or stage.dilated for stage in plan):
-        conds = {name: [c[1] for c in settings[name]] for name in ("positive", "negative")}
-        conditioning.check(conds)
-
-
-class StageBuilder:
-    """Adds the nodes of one stage to an expansion; each method returns the link to its result.
-
-    Args:
-        number: counts stages, the native one being 1. It names the nodes and makes the stage's
-            seed, so that a stage stays the same, and cached, whatever follows it.
-        cells: native side of the model.
-    """
-
-    def __init__(self, graph: GraphBuilder, stage: Stage, number: int, cells: int):
-        self.graph = graph
-        self.stage = stage
-        self.number = number
-        self.cells = cells
-
-    def node(self, class_type: str, **inputs: Any) -> list:
-        """The first output of a new node."""
-        name = f"stage_{self.number}_{class_type.removeprefix('HRF_')}"
-        return self.graph.node(class_type, id=name, **inputs).out(0)
-
-    def lift(self, latent: list, size: tuple[int, int], vae: list | None) -> list:
-        """Upsample a finished latent to `size` cells."""
-        options = {"vae": vae} if self.stage.lift.startswith("pixel") else {}
-        return self.node(
-            "HRF_UpsampleLatent",
-            samples=latent,
-            scale=1.0,
-            method=self.stage.lift,
-            height=size[0],
-            width=size[1],
-            **options,
-        )
-
-    def sample(
-        self,
-        latent: list,
-        *,
-        model: list,
-        positive: list,
-        negative: list,
-        noise_seed: int,
-        steps: int,
-        cfg: float,
-        sampler_name: str,
-        scheduler: str,
-        native: int,
-        window: int,
-        view_batch_size: int = 0,
-        strength: float = 1.0,
-    ) -> list:
-        """Noise a lifted latent and sample it again."""
-        stage = self.stage
-        if stage.tiled:
-            model = self.node(
-                "HRF_TiledDiffusion",
-                model=model,
-                window=window,
-                stride=stage.stride_cells(self.cells),
-                jitter=stage.jitter,
-                weights="uniform",
-                view_batch_size=view_batch_size,
-                border=stage.border,
-            )
-        if stage.dilated:
-            model = self.node(
-                "HRF_DilatedSampling",
-                model=model,
-                factor=0,
-                cosine_scale_2=stage.cosine_scale_2,
-                cosine_scale_3=stage.cosine_scale_3,
-                sigma=stage.sigma,
-                interaction=stage.interaction,
-                native=native,
-            )
-        sampler = self.node("KSamplerSelect", sampler_name=sampler_name)
-        if stage.skip_residual:
-            sampler = self.node(
-                "HRF_SkipResidual", sampler=sampler, cosine_scale_1=stage.cosine_scale_1
-            )
-        sigmas = self.node(
-            "HRF_InitRateSigmas",
-            model=model,
-            init_rate=stage.start + (1 - stage.start) * (1 - strength),
-            num_resample_timesteps=stage.steps or steps,
-            scheduler=scheduler,
-        )
-        return self.node(
-            "SamplerCustomAdvanced",
-            noise=self.node("RandomNoise", noise_seed=(noise_seed + self.number) % 2**64),
-            guider=self.node(
-                "CFGGuider",
-                model=model,
-                positive=positive,
-                negative=negative,
-                cfg=cfg if stage.cfg is None else stage.cfg,
-            ),
-            sampler=sampler,
-            sigmas=sigmas,
-            latent_image=latent,
-        )
-
-    def match(self, latent: list, reference: list) -> list:
-        """Give the finished latent the native one's statistics, where the stage does that."""
-        if not self.stage.match:
-            return latent
-        return self.node("HRF_MatchStatistics", samples=latent, reference=reference)

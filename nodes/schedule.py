@@ -5,9 +5,9 @@ from __future__ import annotations
 import comfy.samplers
 from comfy_api.latest import io
 
-from ..fusion_ops.schedule import skipped_steps
+from ..fusion_ops.schedule import end_of_schedule
 from ..sampling.latents import native_latent
-from .schema import schema
+from .schema import advanced, schema
 
 
 class NativeLatent(io.ComfyNode):
@@ -15,8 +15,8 @@ class NativeLatent(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id="HRF_NativeLatent",
-            display_name="Native Latent",
-            category="latent",
+            display_name="Native Latent (Empty)",
+            category="upscaling",
             search_aliases=["empty latent", "aspect ratio", "resolution"],
             description="The empty latent to begin a large picture with: of the area that the "
             "model was trained on, in the shape of the final picture, and how many times larger "
@@ -61,8 +61,8 @@ class InitRateSigmas(io.ComfyNode):
         return schema(
             node_id="HRF_InitRateSigmas",
             display_name="Init Rate Sigmas",
-            category="sampling",
-            search_aliases=["repldm", "ap-ldm", "denoise", "strength"],
+            category="noise",
+            search_aliases=["repldm", "ap-ldm", "denoise", "strength", "img2img"],
             description="The end of a schedule: what is left after the init rate's share of its "
             "steps is skipped. Noises a finished picture to there and samples it again.",
             inputs=[
@@ -71,10 +71,10 @@ class InitRateSigmas(io.ComfyNode):
                     "init_rate",
                     default=0.8,
                     min=0.0,
-                    max=0.99,
+                    max=1.0,
                     step=0.01,
-                    tooltip="Share of the steps to skip: 0.8 leaves the last 10 of 50, 0 all. "
-                    "Larger keeps more of the picture.",
+                    tooltip="Share of the steps to skip: 0.8 leaves the last 10 of 50, 0 all, 1 "
+                    "the last one. Larger keeps more of the picture.",
                 ),
                 io.Int.Input(
                     "num_resample_timesteps",
@@ -89,12 +89,28 @@ class InitRateSigmas(io.ComfyNode):
                     default="ddim_uniform",
                     tooltip="Noise schedule; ddim_uniform is as published.",
                 ),
+                advanced(
+                    io.Float.Input(
+                        "end_rate",
+                        default=1.0,
+                        min=0.0,
+                        max=1.0,
+                        step=0.01,
+                        optional=True,
+                        tooltip="Share of the steps after which it ends, straight at the finished "
+                        "picture: for a stage that a larger one goes on with, as RectifiedHR's. 1 "
+                        "runs all that are left.",
+                    )
+                ),
             ],
             outputs=[io.Sigmas.Output(tooltip="The sigmas that are left, the last one 0.")],
         )
 
     @classmethod
-    def execute(cls, model, init_rate, num_resample_timesteps, scheduler) -> io.NodeOutput:
+    def execute(
+        cls, model, init_rate, num_resample_timesteps, scheduler, end_rate=1.0
+    ) -> io.NodeOutput:
         sampling = model.get_model_object("model_sampling")
         sigmas = comfy.samplers.calculate_sigmas(sampling, scheduler, num_resample_timesteps)
-        return io.NodeOutput(sigmas[skipped_steps(num_resample_timesteps, init_rate) :].cpu())
+        left = end_of_schedule(sigmas, num_resample_timesteps, init_rate, end_rate)
+        return io.NodeOutput(left.cpu())

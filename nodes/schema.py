@@ -13,6 +13,8 @@ _KNOWN = {field.name for field in dataclasses.fields(io.Schema)}
 def schema(*, category: str = "", **fields) -> io.Schema:
     """An io.Schema in our menu, without the fields that this host doesn't know yet."""
     fields["category"] = f"{ROOT}/{category}" if category else ROOT
+    if fields.get("is_dev_only") and "is_dev_only" not in _KNOWN:
+        fields["is_deprecated"] = True  # what else keeps a node out of the search
     return io.Schema(**{name: value for name, value in fields.items() if name in _KNOWN})
 
 

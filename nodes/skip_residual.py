@@ -15,8 +15,8 @@ class SkipResidual(io.ComfyNode):
         return schema(
             node_id="HRF_SkipResidual",
             display_name="Skip Residual",
-            category="sampling",
-            search_aliases=["demofusion", "hires"],
+            category="guidance",
+            search_aliases=["demofusion", "freescale", "hires"],
             description="Pulls every step towards the upsampled picture, noised to that step, and "
             "lets go as sampling proceeds. The upsampled picture is the latent_image that the "
             "sampler is given.",

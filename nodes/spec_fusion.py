@@ -15,8 +15,8 @@ class SpecFusion(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id="HRF_SpecFusion",
-            display_name="SpecFusion",
-            category="latent",
+            display_name="SpecFusion (CritiFusion)",
+            category="fusion",
             search_aliases=["critifusion", "frequency", "fft", "blend latents"],
             description="Fuses two finished latents by frequency: fine detail from the refined "
             "one, and in the low frequencies (layout, light, large shapes) a mix of both.",
@@ -140,8 +140,8 @@ class Cadr(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id="HRF_CADR",
-            display_name="CADR",
-            category="latent",
+            display_name="CADR (CritiFusion)",
+            category="fusion",
             search_aliases=["critifusion", "strength", "denoise", "score"],
             description="Settings of a refining pass from how well a picture fits its prompt: "
             "the worse, the stronger.",

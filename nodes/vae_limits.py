@@ -13,9 +13,9 @@ class VAELimits(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id="HRF_VAELimits",
-            display_name="VAE Limits",
-            category="latent",
-            search_aliases=["tiled vae", "multi_decoder", "memory"],
+            display_name="VAE Limits (Tiled VAE)",
+            category="vae",
+            search_aliases=["tiled vae", "multi_decoder", "memory", "out of memory"],
             description="The VAE, working in tiles on pictures above an area, in every node that "
             "it is connected to. For pixel lifts and large decodes on small cards.",
             inputs=[
