@@ -22,13 +22,14 @@ from .vae import make_local, pad_state_dict
 
 FOLDER = Path(__file__).resolve().parent
 FILES = ("text_encoder.safetensors", "vae.safetensors", "config.json")
-UNETS = {"base": "unet.safetensors", "refiner": "refiner.safetensors"}
+UNETS = {"base": ("unet.safetensors",), "refiner": ("unet.safetensors", "refiner.safetensors")}
+"""Files of each variant; later ones hold only the weights that differ."""
 
 
 def missing_files(folder: str | Path | None = None, variant: str = "base") -> list[str]:
     """Names of the demo model's files that are not in `folder` (default: this package's)."""
     folder = Path(folder) if folder else FOLDER
-    return [name for name in (UNETS[variant], *FILES) if not (folder / name).is_file()]
+    return [name for name in (*UNETS[variant], *FILES) if not (folder / name).is_file()]
 
 
 def _load_unet(state: dict[str, Tensor], config: dict):
@@ -101,10 +102,11 @@ def load_demo_model(folder: str | Path | None = None, variant: str = "base"):
             "train them with `make train` (about two hours on two CPU cores)."
         )
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    state = {
-        name: comfy.utils.load_torch_file(str(folder / file), safe_load=True)
-        for name, file in (("unet", UNETS[variant]), ("text_encoder", FILES[0]), ("vae", FILES[1]))
-    }
+    files = {"unet": UNETS[variant], "text_encoder": FILES[:1], "vae": FILES[1:2]}
+    state: dict[str, dict[str, Tensor]] = {name: {} for name in files}
+    for name, parts in files.items():
+        for file in parts:
+            state[name] |= comfy.utils.load_torch_file(str(folder / file), safe_load=True)
     tokenizer = folder / "tokenizer"
     if not (tokenizer / "vocab.json").is_file():
         tokenizer = FOLDER / "tokenizer"
