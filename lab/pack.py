@@ -9,16 +9,37 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from . import models
+from tools.host import find_host
+
+from .files import ROOT
 
 NAME = "hires_fusion"
 
 
+def setup_host() -> Path:
+    """Put ComfyUI on `sys.path`, on the CPU when there is no accelerator; returns its folder.
+
+    The host goes first on the path: our own package `nodes` would otherwise shadow the host's
+    module of that name.
+    """
+    host = find_host()
+    path = str(host)
+    if path in sys.path:
+        sys.path.remove(path)
+    sys.path.insert(0, path)
+    from comfy.cli_args import args
+
+    args.use_pytorch_cross_attention = True
+    if not torch.cuda.is_available():
+        args.cpu = True
+    return host
+
+
 def enter() -> None:
     """Make ComfyUI and this checkout (as `hires_fusion`) importable."""
-    models.setup_host()
+    setup_host()
     pack = types.ModuleType(NAME)
-    pack.__path__ = [str(models.ROOT)]
+    pack.__path__ = [str(ROOT)]
     sys.modules.setdefault(NAME, pack)
 
 
@@ -45,18 +66,25 @@ class Session:
         from comfy.patcher_extension import WrappersMP
 
         self.model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "lab", self._count)
-        self.calls = self.cells = 0
+        self._given: list[tuple[int, int]] = []  # latents of each call, cells of each latent
         self.steps = steps
         self.cfg = cfg
         self.negative = self.encode("")
+
+    @property
+    def calls(self) -> int:
+        return sum(latents for latents, _ in self._given)
+
+    @property
+    def cells(self) -> int:
+        return sum(latents * cells for latents, cells in self._given)
 
     def encode(self, prompt: str) -> list:
         """CONDITIONING of a prompt."""
         return self.clip.encode_from_tokens_scheduled(self.clip.tokenize(prompt))
 
     def _count(self, executor, x: Tensor, *args, **kwargs) -> Tensor:
-        self.calls += len(x)
-        self.cells += len(x) * x.shape[-2] * x.shape[-1]
+        self._given.append((len(x), x.shape[-2] * x.shape[-1]))
         return executor(x, *args, **kwargs)
 
     def sample(
@@ -70,6 +98,7 @@ class Session:
         start: float = 0.0,
         steps: int | None = None,
         cfg: float | None = None,
+        positive: list | None = None,
     ) -> Tensor:
         """Sample from `latent` (B, 4, H, W), zeros for text to image.
 
@@ -82,18 +111,19 @@ class Session:
             start: share of the schedule to skip, 0..1; at least one step is left.
             steps: of the whole schedule, instead of the session's.
             cfg: instead of the session's.
+            positive: CONDITIONING in place of the prompt's.
         """
         import comfy.samplers
 
-        from hires_fusion.fusion_ops.schedule import skipped_steps
+        from hires_fusion.fusion_ops.schedule import end_of_schedule
 
         guider = comfy.samplers.CFGGuider(model or self.model)
-        guider.set_conds(self.encode(prompt), self.negative)
+        guider.set_conds(positive or self.encode(prompt), self.negative)
         guider.set_cfg(self.cfg if cfg is None else cfg)
         sampling = self.model.get_model_object("model_sampling")
         whole = steps or self.steps
         sigmas = comfy.samplers.calculate_sigmas(sampling, "ddim_uniform", whole)
-        sigmas = sigmas[skipped_steps(whole, start) :]
+        sigmas = end_of_schedule(sigmas, whole, start)
         sampler = sampler or comfy.samplers.sampler_object("euler")
         noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(seed))
         return guider.sample(noise, latent, sampler, sigmas, seed=seed, disable_pbar=True)

@@ -1,0 +1,82 @@
+"""SDXL's architecture with random weights: time needs no trained ones."""
+
+from __future__ import annotations
+
+import torch
+
+from ..pack import Session, enter, setup_host
+
+# The published UNet, as the host reads it from a checkpoint.
+FULL = {
+    "image_size": 32,
+    "in_channels": 4,
+    "out_channels": 4,
+    "model_channels": 320,
+    "num_res_blocks": [2, 2, 2],
+    "channel_mult": [1, 2, 4],
+    "transformer_depth": [0, 0, 2, 2, 10, 10],
+    "transformer_depth_output": [0, 0, 0, 2, 2, 2, 10, 10, 10],
+    "transformer_depth_middle": 10,
+    "context_dim": 2048,
+    "adm_in_channels": 2816,
+    "num_classes": "sequential",
+    "num_head_channels": 64,
+    "use_checkpoint": False,
+    "use_spatial_transformer": True,
+    "use_linear_in_transformer": True,
+    "legacy": False,
+    "use_temporal_attention": False,
+    "use_temporal_resblock": False,
+}
+TINY = FULL | {
+    "model_channels": 32,
+    "transformer_depth": [0, 0, 1, 1, 1, 1],
+    "transformer_depth_output": [0, 0, 0, 1, 1, 1, 1, 1, 1],
+    "transformer_depth_middle": 1,
+    "context_dim": 64,
+    "num_head_channels": 32,
+}
+TOKENS = 77
+SPREAD = 0.02  # of the random weights: small enough for fp16 to stay finite
+
+
+class RandomSDXL(Session):
+    """SDXL in fp16 on a GPU, or its tiny image in fp32 with a native size of 256 pixels.
+
+    Prompts are not read: their text is random numbers too.
+    """
+
+    def __init__(self, steps: int, cfg: float = 7.5, tiny: bool = False):
+        setup_host()
+        enter()
+        import comfy.model_management as mm
+        import comfy.model_patcher
+        import comfy.supported_models
+
+        self.steps, self.cfg = steps, cfg
+        self.native = 32 if tiny else 128
+        self.config = TINY if tiny else FULL
+        dtype = torch.float32 if tiny else torch.float16
+        config = comfy.supported_models.SDXL({**self.config, "dtype": dtype})
+        config.native_size = 8 * self.native
+        model = config.get_model({}, "", device=mm.get_torch_device()).eval()
+        _randomise(model.diffusion_model)
+        device = mm.get_torch_device()
+        self.model = comfy.model_patcher.ModelPatcher(model, device, mm.unet_offload_device())
+        self.vae = None  # stages that lift pixels are not timed
+        self.negative = self.encode("")
+
+    def encode(self, prompt: str) -> list:
+        """CONDITIONING of random numbers."""
+        generator = torch.Generator().manual_seed(len(prompt))
+        text = torch.randn(1, TOKENS, self.config["context_dim"], generator=generator)
+        return [[text, {"pooled_output": torch.randn(1, 1280, generator=generator)}]]
+
+
+def _randomise(network: torch.nn.Module) -> None:
+    """The host's layers start with whatever lay in memory."""
+    for name, tensor in network.named_parameters():
+        if tensor.ndim > 1:
+            torch.nn.init.normal_(tensor, std=SPREAD)
+        else:
+            torch.nn.init.constant_(tensor, 0.0 if name.endswith("bias") else 1.0)

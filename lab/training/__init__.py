@@ -1,0 +1,1 @@
+"""Makes what the project ships: the demo model, its fusers, the counter."""
