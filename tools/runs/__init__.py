@@ -1,0 +1,1 @@
+"""Run workflows from the command line: overrides, tables, resume, one server or many."""
