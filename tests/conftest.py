@@ -92,12 +92,17 @@ def collect(server: Any, prompt: Mapping[str, Any], result: Any) -> Outputs:
 def server() -> Iterator[Any]:
     """A real ComfyUI server with this pack and tests/host/testpack, for the whole run."""
     from tools.host import PACK_NAME
-    from tools.server import start_server
+    from tools.server import outdated, start_server
 
     packs = {PACK_NAME: ROOT, "hires-fusion-testpack": TESTPACK}
     extra = ["--preview-method", "latent2rgb"]
-    with start_server(packs=packs, extra_args=extra) as running:
-        yield running
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONWARNINGS", "default::DeprecationWarning")
+        with start_server(packs=packs, extra_args=extra) as running:
+            patch.undo()
+            yield running
+            found = outdated(running.log.read_text(encoding="utf-8", errors="replace"))
+    assert not found, "the host is about to take away what our nodes use"
 
 
 @pytest.fixture
@@ -105,8 +110,8 @@ def run(server: Any) -> Callable[..., Outputs]:
     """`run(prompt)` queues a workflow in API format; its outputs. `check=False`: errors allowed."""
     from tools.client import submit
 
-    def queue(prompt: Mapping[str, Any], *, check: bool = True, timeout: float = 500) -> Outputs:
-        result = submit(server, prompt, timeout=timeout)
+    def queue(prompt: Mapping[str, Any], *, check: bool = True) -> Outputs:
+        result = submit(server, prompt)
         if check:
             result.raise_for_error()
         return collect(server, prompt, result)

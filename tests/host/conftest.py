@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from tools.host import find_host
+from tools.server import outdated
 
 
 def _enter_host() -> None:
@@ -25,6 +26,13 @@ def _enter_host() -> None:
 
 
 _enter_host()
+
+
+@pytest.fixture(autouse=True)
+def nothing_outdated(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """No test calls what the host is about to take away."""
+    yield
+    assert not outdated("\n".join(caplog.messages))
 
 
 @pytest.fixture(autouse=True)

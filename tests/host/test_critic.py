@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -31,6 +32,7 @@ class Models:
         self.address = f"127.0.0.1:{http.port}"
         self.asked: list[str] = []
         self.mode = "good"
+        self.released = threading.Event()  # ends what stalls
         http.expect_request("/v1/chat/completions").respond_with_handler(self.handle)
 
     def handle(self, request) -> Response:
@@ -40,17 +42,18 @@ class Models:
         role = next(role for sign, role in ROLES.items() if sign in system)
         self.asked.append(role)
         if self.mode == "stall":
-            time.sleep(4)
+            self.released.wait(50)
         if self.mode == "down" or body["model"] == "gone":
             echo = f"model {body['model']} is gone; key {KEY} at http://{self.address}/v1"
             return Response(json.dumps({"error": {"message": echo}}), 404)
+        echo = "".join(f"&#{ord(c)};" for c in KEY) if self.mode == "hidden" else KEY
         answer = {
-            "decompose": json.dumps({"components": ["a red balloon", "mountains", KEY]}),
+            "decompose": json.dumps({"components": ["a red balloon", "mountains", echo]}),
             "tags": json.dumps(
-                {"positive": ["vivid colours", f"key {KEY}", "rim light"], "negative": ["fog"]}
+                {"positive": ["vivid colours", f"key {echo}", "rim light"], "negative": ["fog"]}
             ),
             "critique": "<think>hm</think><issues>the balloon is blue</issues>"
-            f"<refined>one red balloon {KEY}, snowy peaks</refined>",
+            f"<refined>one red balloon {echo}, snowy peaks</refined>",
         }[role]
         usage = {"prompt_tokens": 50, "completion_tokens": 20}
         return Response(json.dumps({"choices": [{"message": {"content": answer}}], "usage": usage}))
@@ -107,6 +110,7 @@ def critic(models) -> Iterator[Server]:
 def good(models) -> None:
     models.mode = "good"
     models.asked.clear()
+    models.released.clear()
 
 
 def node(kind: str, **inputs: Any) -> dict:
@@ -221,6 +225,9 @@ def test_nothing_that_a_run_writes_holds_the_key_or_the_address(critic, models):
     """Pictures, history, log, database, messages to the page, node definitions."""
     heard = Listener(critic)
     result = submit(critic, whole(refresh=7, llms="gone, good"))
+    models.mode = "hidden"
+    hidden = submit(critic, whole(refresh=11))
+    assert texts(hidden, "refined") == ["one red balloon [key], snowy peaks"]
     models.mode = "down"
     submit(critic, whole(refresh=8))
     (file,) = result.files("save")
@@ -242,13 +249,14 @@ def test_nothing_that_a_run_writes_holds_the_key_or_the_address(critic, models):
     for name, content in written.items():
         assert KEY.encode() not in content and KEY[8:24].encode() not in content, name
         assert models.address.encode() not in content, name
+        assert "".join(f"&#{ord(c)};" for c in KEY[8:24]).encode() not in content, name
     heard.socket.close()
 
 
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"name": "nobody"}, "no provider is called 'nobody': choose one of together"),
+        ({"name": "nobody"}, "provider is the text 'nobody', .*: choose from together"),
         ({"name": "keyless"}, "set the environment variable CRITIC_UNSET_KEY"),
         ({"llms": "https://evil.example/v1"}, "no name of a model"),
         ({"aggregator": "a, b"}, "aggregator takes one model"),
@@ -256,8 +264,9 @@ def test_nothing_that_a_run_writes_holds_the_key_or_the_address(critic, models):
 )
 def test_a_wrong_choice_is_refused_before_anything_runs(critic, models, changes, says):
     graph = whole() | {"provider": provider(**changes)}
-    with pytest.raises(PromptError, match=says):
+    with pytest.raises(PromptError) as caught:
         submit(critic, graph)
+    assert len(re.findall(says, str(caught.value))) == 1, "said once, not for every input"
     assert not models.asked
 
 
@@ -266,21 +275,37 @@ def test_an_empty_prompt_is_an_error(critic):
     assert "the prompt is empty: write" in result.error
 
 
-def test_a_cancel_ends_several_calls_within_a_second(critic, models):
+def test_a_cancel_does_not_wait_for_several_calls(critic, models):
     models.mode = "stall"
     pressed: list[float] = []
 
     def cancel() -> None:
+        end = time.monotonic() + 40
+        while len({*models.asked}) < 2 and time.monotonic() < end:
+            time.sleep(0.02)
         pressed.append(time.monotonic())
         interrupt(critic)
 
-    threading.Timer(1.5, cancel).start()
+    threading.Thread(target=cancel).start()
     result = submit(critic, whole(refresh=9, llms="one, two, three"))
     waited = time.monotonic() - pressed[0]
-    assert result.interrupted and waited < 1.0
+    models.released.set()
+    assert result.interrupted and waited < 30
     assert {"decompose", "tags"} == {*models.asked}, "both nodes asked at once"
     models.mode = "good"
     assert texts(submit(critic, whole(refresh=10)), "issues") == ["the balloon is blue"]
+
+
+def test_a_verdict_of_another_node_that_takes_long_to_read_holds_up_nothing(critic):
+    """Once 17 seconds in which the server answered nothing."""
+    verdict = "!\n" * 15_000 + "[" * 40 + "," * 2500 + "<refined>one (red:1.4) balloon</refined>"
+    graph = {
+        "text": node("PrimitiveStringMultiline", value=verdict),
+        "look": node("HRF_CritiqueImage", prompt=MINE, critique=["text", 0], refresh=0),
+    }
+    start = time.monotonic()
+    result = submit(critic, show(graph, refined=["look", 0]))
+    assert texts(result, "refined") == ["one red balloon"] and time.monotonic() - start < 30
 
 
 def test_a_verdict_from_another_node_needs_no_provider(critic, models):

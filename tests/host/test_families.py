@@ -111,7 +111,7 @@ def test_windows_are_averaged_as_the_host_sees_them_alone(family):
     """x0 of one call against the plain mean of the host's own calls on the cut-out pieces."""
     model = tiny(family)
     side, canvas = family.cells, (family.cells, family.cells + 8)
-    viewed = add_views(model, local=LocalViews(stride=side - 4, jitter=False))
+    viewed = add_views(model, local=LocalViews(stride=side - 4, jitter=False, weights="uniform"))
     x = latent(family, *canvas)
     got = one_call(family, viewed, x)
     total, count = torch.zeros_like(got), torch.zeros(canvas[1])

@@ -82,7 +82,7 @@ def test_other_formats(kind, name, shape):
 
 
 def test_every_format_that_is_offered_exists():
-    names = fusers.format_names()
+    names = list(fusers.formats())
     assert names[0] == "SDXL" and len(names) == len(set(names))
     assert {"SD15", "SD3", "Flux", "Wan21"} <= {*names} and "StableAudio1" not in names
     assert all(fusers.find_format(name).latent_channels for name in names)
@@ -212,8 +212,10 @@ def test_a_wrong_file_names_the_keys_it_should_hold(folder):
     with pytest.raises(ValueError, match="can't be read"):
         fuse("agf", base, refined, mode="weights", weights="broken.safetensors")
     for name in ("none.safetensors", "../outside.safetensors"):
-        with pytest.raises(ValueError, match="models/latent_fusion"):
+        with pytest.raises(ValueError, match=r"no choice: .*choose from .*flux"):
             fuse("agf", base, refined, mode="weights", weights=name)
+        with pytest.raises(ValueError, match="models/latent_fusion"):
+            fusers.fuser_path(name)
 
 
 def test_a_file_trained_again_is_another_input(folder):
@@ -221,6 +223,7 @@ def test_a_file_trained_again_is_another_input(folder):
     save_file(latent_fusion.published_weights("agf", 4, 0), path)
     mark = AdaptiveGlobalFusion.fingerprint_inputs(mode="weights", weights=path.name, seed=1)
     assert AdaptiveGlobalFusion.fingerprint_inputs(mode="blend", weights=path.name) == ""
+    assert AdaptiveGlobalFusion.fingerprint_inputs(mode="weights", weights=None) == ""  # linked
     path.touch()
     again = AdaptiveGlobalFusion.fingerprint_inputs(mode="weights", weights=path.name, seed=1)
     assert again >= mark
@@ -249,3 +252,23 @@ def test_the_demo_refiner_is_another_unet_of_the_same_model():
     assert not all(torch.equal(one[k], two[k]) for k in one)
     texts = [m[1].cond_stage_model.state_dict() for m in (base, refiner)]
     assert all(torch.equal(texts[0][k], texts[1][k]) for k in texts[0])
+
+
+@pytest.mark.parametrize(
+    "name", ["torch", "LatentFormat", "__builtins__", "annotations", "x" * 999]
+)
+def test_a_latent_format_is_looked_up_and_not_fetched_by_name(name):
+    with pytest.raises(ValueError, match=r"no latent format is called .*: choose SDXL, "):
+        fusers.find_format(name)
+    base, refined = latents(1, 4, 8, 8)
+    with pytest.raises(ValueError, match="latent_format is the text"):
+        fuse("agf", base, refined, latent_format=name)
+
+
+def test_an_unknown_mode_does_not_run_as_another():
+    base, refined = latents(1, 4, 8, 8)
+    with pytest.raises(ValueError, match="mode is the text 'zzz'"):
+        fuse("agf", base, refined, mode="zzz")
+    options = {"ratio": 0.5, "seed": 0, "weights": "", "latent_format": comfy.latent_formats.SDXL()}
+    with pytest.raises(ValueError, match="no mode is called 'zzz': choose published, weights"):
+        fusers.fuse("agf", base, refined, mode="zzz", **options)

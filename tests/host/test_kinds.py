@@ -7,6 +7,7 @@ import itertools
 import comfy.nested_tensor
 import comfy.samplers
 import comfy.supported_models
+import comfy_extras.nodes_custom_sampler
 import pytest
 import torch
 
@@ -198,6 +199,9 @@ def test_pictures_with_a_time_axis_are_lifted(method):
     for index in range(2):
         one = lift.upsample({"samples": samples[index : index + 1]}, (12, 10), method, FramesVae())
         assert torch.equal(lifted[index : index + 1], one["samples"])
+    picture = FramesVae().decode(samples).flatten(0, 1)
+    given = lift.upsample({"samples": samples}, (12, 10), method, FramesVae(), image=picture)
+    assert torch.equal(lifted, given["samples"])
 
 
 def test_video_is_lifted_in_latent_space_only():
@@ -229,7 +233,8 @@ def test_latents_of_several_parts_are_refused_by_every_node():
     with pytest.raises(ValueError, match=packed):
         latents.UpsampleLatent.execute(parts, 2.0, "latent bicubic", 0, 0)
     with pytest.raises(ValueError, match=packed):
-        latents.DiffuseLatent.execute(model, parts, None, torch.tensor([1.0, 0.0]))
+        noise = comfy_extras.nodes_custom_sampler.Noise_EmptyNoise()
+        latents.DiffuseLatent.execute(model, parts, noise, torch.tensor([1.0, 0.0]))
     for pair in ((parts, plain), (plain, parts)):
         with pytest.raises(ValueError, match=packed):
             latents.MatchStatistics.execute(*pair)

@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-from tools.client import fetch, submit
+from tools.client import PromptError, fetch, submit
 from tools.server import start_server
 
 NATIVE, STEPS = 64, 2  # small pictures: what is tested here is the graph
@@ -83,7 +83,7 @@ def by_hand(prompt, number, before, cells):
             window=0,
             stride=0,
             jitter=True,
-            weights="uniform",
+            weights="cosine",
             view_batch_size=0,
         ),
         n + "dilated": node(
@@ -180,14 +180,32 @@ def test_a_target_in_pixels(run):
 @pytest.mark.parametrize(
     ("changes", "fix"),
     [
-        ({"stages": "2 3"}, "JSON"),
+        ({"stages": "2 3"}, "stages is no JSON"),
         ({"stages": '[{"scale": 2, "lift": "pixel bicubic"}]'}, "connect a VAE"),
-        ({"sampler_name": "uni_pc"}, "choose euler"),
         ({"stages": '[{"scale": 2}, {"scale": 3, "stride": 99}]'}, "stride must be"),
-        ({"long_side": 32}, "larger than the native"),
+        ({"preset": "RepLDM"}, "the preset RepLDM enlarges the picture as pixels: connect a VAE"),
+        ({"preset": "Demofusion"}, "did you mean 'DemoFusion'?"),
+        ({"sampler_name": "eulr"}, "did you mean 'euler'?"),
     ],
 )
-def test_bad_input_says_the_fix_before_it_samples(run, changes, fix):
+def test_what_is_written_wrong_is_refused_before_the_native_picture_is_sampled(run, changes, fix):
+    prompt = base()
+    prompt["composite"] = composite(**changes)
+    save(prompt, "none", ["composite", 0])
+    with pytest.raises(PromptError) as caught:
+        run(prompt)
+    assert str(caught.value).count(fix) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "fix"),
+    [
+        ({"sampler_name": "uni_pc"}, "choose euler"),
+        ({"long_side": 32}, "no smaller than the native"),
+        ({"native": 8}, "native is 8 pixels"),
+    ],
+)
+def test_bad_input_says_the_fix_before_a_stage_samples(run, changes, fix):
     prompt = base()
     prompt["composite"] = composite(**changes)
     save(prompt, "none", ["composite", 0])
@@ -288,3 +306,12 @@ def test_progress_counts_views_and_never_goes_back(server):
     shares = [p.value / p.maximum for p in ours]
     assert STEPS * (9 + 4) in {p.maximum for p in ours}
     assert shares == sorted(shares) and shares[-1] == 1
+
+
+def test_what_is_only_part_of_another_node_is_kept_out_of_the_search(server):
+    """The page leaves out nodes for developers, and on hosts without such ones deprecated nodes."""
+    nodes = server.get_json("/object_info")
+    ours = {name: info for name, info in nodes.items() if name.startswith("HRF_")}
+    hidden = [n for n, info in ours.items() if info.get("dev_only") or info.get("deprecated")]
+    assert hidden == ["HRF_StageList"]
+    assert ours["HRF_StageList"]["display_name"] == "Stage List (internal)"

@@ -19,8 +19,8 @@ from hires_fusion.sampling.plan import LocalViews
 from hires_fusion.sampling.steps import between_steps
 from hires_fusion.sampling.transforms import attentive_guidance, skip_residual
 from hires_fusion.sampling.vae import limited
-from lab.flow import FlowOfEps
-from lab.reference_repldm import pfsa, repldm
+from lab.reference.flow import FlowOfEps
+from lab.reference.repldm import pfsa, repldm
 
 from .stub import patcher, sample
 
@@ -169,6 +169,18 @@ def test_init_rates_are_the_end_of_the_published_schedule():
         sigmas = InitRateSigmas.execute(model, rate, 50, "ddim_uniform").args[0]
         assert [round(float(sampling.timestep(s))) for s in sigmas[:-1]] == list(times)
         assert sigmas[-1] == 0
+    # Where the steps don't divide 1000, ComfyUI's ddim_uniform has a step that is not published.
+    for steps, rate, count, start in (
+        (30, 0.8, 6, 166),
+        (15, 0.8, 3, 133),
+        (12, 0.3, 9, 665),
+        (60, 0.8, 12, 177),
+        (30, 0.0, 30, 958),
+    ):
+        sigmas = InitRateSigmas.execute(model, rate, steps, "ddim_uniform").args[0]
+        assert len(sigmas) == count + 1
+        times = [round(float(sampling.timestep(s))) for s in sigmas[:-1]]
+        assert times == [start - k * (1000 // steps) for k in range(count)] and times[-1] == 1
     assert torch.equal(
         InitRateSigmas.execute(model, 0.0, 50, "simple").args[0],
         comfy.samplers.calculate_sigmas(sampling, "simple", 50),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 import socket
-import threading
 import time
 
 import numpy as np
@@ -12,7 +12,7 @@ import pytest
 from tools.client import PromptError, interrupt, submit
 from tools.host import HostError
 from tools.run_demo import seconds_by_label
-from tools.server import start_server
+from tools.server import check_packs, start_server
 
 
 def latent(size: int = 64) -> dict:
@@ -73,7 +73,7 @@ def test_progress_and_seconds(server):
     result = submit(server, slow(0.5), seen.append)
     steps = [p.value for p in seen if p.node == "slow" and p.maximum == 10]
     assert steps[-1] == 10 and steps == sorted(steps)
-    assert 0.4 < result.timings["slow"] < 5
+    assert 0.4 < result.timings["slow"] < 60
 
 
 def test_stages_inside_an_expansion_are_timed(server):
@@ -81,7 +81,8 @@ def test_stages_inside_an_expansion_are_timed(server):
     prompt["slow"] = {"class_type": "HRFT_Expand", "inputs": {"samples": ["latent", 0]}}
     result = submit(server, prompt).raise_for_error()
     seconds = seconds_by_label(prompt, result)
-    assert 0.2 < seconds["HRFT_Expand, stage 1"] < seconds["HRFT_Expand, stage 2"] < 5
+    first, second = (seconds[f"HRFT_Expand, stage {number}"] for number in (1, 2))
+    assert 0.2 < first < 60 and 0.5 < second < 60
 
 
 def test_a_refusal_names_node_and_reason(server):
@@ -103,16 +104,22 @@ def test_a_failed_node_is_an_error_and_the_server_goes_on(server, run):
 
 
 def test_interrupt_stops_a_run_and_the_next_is_right(server, run):
-    threading.Timer(0.7, interrupt, [server]).start()
+    pressed = []
+
+    def press(progress):
+        if not pressed:
+            pressed.append(progress)
+            interrupt(server)
+
     start = time.monotonic()
-    result = submit(server, slow(30))
-    assert result.interrupted and result.error is None and time.monotonic() - start < 10
+    result = submit(server, slow(300), press)
+    assert result.interrupted and result.error is None and time.monotonic() - start < 100
     assert run(slow(0.15)).latents["save"].shape[0] == 2
 
 
 def test_out_of_time_interrupts(server, run):
     with pytest.raises(TimeoutError):
-        submit(server, slow(40), timeout=1)
+        submit(server, slow(300), timeout=1)
     assert run(slow(0.2)).latents
 
 
@@ -129,3 +136,16 @@ def test_a_pack_that_does_not_import_is_an_error(tmp_path):
     server = start_server(packs={"broken": tmp_path}, cpu=True)
     with pytest.raises(HostError, match=r"(?s)Traceback.*no such film"), server:
         pass
+
+
+def test_nodes_that_the_host_itself_cannot_import_are_its_affair(server, tmp_path):
+    line = "Cannot import {} module for custom nodes: No module named 'comfy_angle'\n"
+    for path, ours in (("comfy_extras/nodes_glsl.py", False), ("custom_nodes/a.pack", True)):
+        log = tmp_path / "server.log"
+        log.write_text(line.format(f"/host/{path}"), encoding="utf-8")
+        told = dataclasses.replace(server, log=log)
+        if ours:
+            with pytest.raises(HostError, match="comfy_angle"):
+                check_packs(told, {"a.pack": tmp_path})
+        else:
+            check_packs(told, {"a.pack": tmp_path})

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import random
+
 import comfy.model_management
 import pytest
 import torch
 
+from hires_fusion.fusion_ops import windows
 from hires_fusion.sampling import denoiser
 from hires_fusion.sampling.denoiser import add_views
 from hires_fusion.sampling.plan import KEY, DilatedViews, LocalViews
@@ -131,6 +134,35 @@ def test_local_views_see_their_own_place(canvas):
     model = add_views(patcher(where), local=LocalViews(border="clamp"))
     out = one_call(model, latent(*canvas), conds=located(canvas))
     assert torch.allclose(out, place_map(*canvas).expand_as(out), rtol=1e-5)
+
+
+@pytest.mark.parametrize("canvas", [(32, 32), (40, 33), (16, 23)])
+@pytest.mark.parametrize("border", windows.BORDERS)
+def test_windows_are_the_weighted_mean_of_what_they_see(canvas, border):
+    """Against a plain loop: cut, denoise, weigh by cosine in the window's place, divide."""
+    x = latent(*canvas)
+    model = add_views(patcher(smooth), local=LocalViews(border=border))
+    got = one_call(model, x, conds=text_only())
+    margin = NATIVE  # of zeros around the canvas, so that slices stay inside
+    padded = torch.nn.functional.pad(x, (margin,) * 4)
+    total, count = torch.zeros_like(padded), torch.zeros(padded.shape[-2:])
+    places = windows.windows(canvas, NATIVE, NATIVE // 2, random.Random("0/5.000e+00"), border)
+    assert canvas[0] == NATIVE or any(min(place[:2]) < 0 for place in places)
+    weight = windows.window_weight(places[0].height, places[0].width, "cosine")
+    for top, left, height, width in places:
+        weighed = torch.zeros(padded.shape[-2:])
+        weighed[top + margin :, left + margin :][:height, :width] = weight
+        if border == "clamp":
+            top = min(max(top, 0), canvas[0] - height)
+            left = min(max(left, 0), canvas[1] - width)
+        inside = (..., slice(top + margin, top + margin + height))
+        inside += (slice(left + margin, left + margin + width),)
+        x0 = torch.zeros_like(padded)
+        x0[inside] = smooth(padded[inside], torch.tensor([5.0]), {"context": torch.ones(1, 1, 1)})
+        total += x0 * weighed
+        count += weighed
+    inner = (..., slice(margin, margin + canvas[0]), slice(margin, margin + canvas[1]))
+    assert torch.allclose(got, total[inner] / count[inner[1:]], atol=1e-5)
 
 
 @pytest.mark.parametrize("canvas", [(40, 33), (48, 48), (31, 50)])

@@ -4,16 +4,19 @@ replaced by something small."""
 from __future__ import annotations
 
 import io
+import re
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tools import ready, templates
 from tools.client import fetch, submit, title_of
 
-from .graphs import API, load
+from .graphs import load
 
-NAMES = sorted(path.stem for path in API.glob("*.json"))
+# Those for checkpoints of all families: see test_ready.
+NAMES = sorted(name for name in templates.NAMES if name not in ready.GRAPHS)
 FEW = {"steps": 3, "num_resample_timesteps": 3}
 # A picture of SDXL's size on the model that stands in for it.
 SHRINK, LARGEST = 4, 1024
@@ -42,7 +45,7 @@ def small(prompt: dict) -> dict:
 
 def drawn(server, prompt: dict) -> dict[str, list[np.ndarray]]:
     """The pictures of each SaveImage node, (H, W, 3) in 0..255, by its title."""
-    result = submit(server, prompt, timeout=500).raise_for_error()
+    result = submit(server, prompt).raise_for_error()
     return {
         title_of(prompt, node): [
             np.asarray(Image.open(io.BytesIO(fetch(server, file))).convert("RGB"), np.float32)
@@ -72,3 +75,29 @@ def test_a_controlnet_reaches_the_larger_stages(server):
     without = drawn(server, prompt)
     assert np.array_equal(with_edges["native"], without["native"])
     assert np.abs(with_edges["final"][0] - without["final"][0]).max() > 2
+
+
+def test_the_graph_by_hand_is_the_node_as_its_note_says(server):
+    """The note names the seed that makes both pictures the same, and says why."""
+    text = templates.graph("demofusion_by_hand").read_text(encoding="utf-8")
+    claim = r"\*noise_seed\* (\d+) and \*scale\* (\d+),.*\(it adds .*: (\d+) \+ (\d+) = (\d+)\)"
+    seed, scale, again, number, total = map(int, re.search(claim, text).groups())
+    assert seed == again and seed + number == total
+    prompt = small(load("demofusion_by_hand"))
+    node = {"model": ["1", 0], "positive": ["2", 0], "negative": ["3", 0], "samples": ["5", 0]}
+    node |= {"scale": float(scale), "preset": "DemoFusion", "noise_seed": seed, "steps": 3}
+    node |= {"cfg": 5.0, "sampler_name": "euler", "scheduler": "ddim_uniform"}
+    node |= {"view_batch_size": 0}
+    prompt["node"] = {"class_type": "HRF_ProgressiveUpscale", "inputs": node}
+    for name, latent in (("by hand", "15"), ("node", "node")):
+        prompt[f"{name} shown"] = {
+            "class_type": "VAEDecode",
+            "inputs": {"samples": [latent, 0], "vae": ["1", 2]},
+        }
+        prompt[f"{name} saved"] = {
+            "class_type": "SaveImage",
+            "inputs": {"images": [f"{name} shown", 0], "filename_prefix": "same"},
+            "_meta": {"title": name},
+        }
+    pictures = drawn(server, prompt)
+    assert np.array_equal(pictures["by hand"], pictures["node"])

@@ -17,9 +17,11 @@ from hires_fusion.critic import client
 from hires_fusion.critic.client import FormatRefusedError, ask
 from hires_fusion.critic.providers import Provider
 from hires_fusion.critic.secrets import CriticError
+from tools.server import free_port
 
 KEY = "sk-4f9a8b7c6d5e4f3a2b1c"
 BODY = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
+SOON = 45  # seconds: more than a busy laptop takes, less than what must not be waited for
 PATH = "/v1/chat/completions"
 
 
@@ -36,7 +38,7 @@ def bounded(caplog, monkeypatch) -> Iterator[None]:
     caplog.set_level(logging.DEBUG)
     start = time.monotonic()
     yield
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < SOON
     assert KEY not in caplog.text and "127.0.0.1" not in caplog.text
 
 
@@ -47,8 +49,8 @@ def provider(httpserver):
         httpserver.url_for("/v1"),
         "CRITIC_TEST_KEY",
         connect_timeout=1,
-        read_timeout=0.4,
-        total_timeout=2.5,
+        read_timeout=30,
+        total_timeout=90,
         retries=2,
     )
 
@@ -67,7 +69,7 @@ def test_an_answer(httpserver, provider):
     ).respond_with_data(good())
     reply = ask(provider, BODY)
     assert (reply.text, reply.tokens_in, reply.tokens_out, reply.attempts) == ("fine", 3, 5, 1)
-    assert 0 < reply.seconds < 2
+    assert 0 < reply.seconds < SOON
 
 
 def test_without_a_key_no_header_is_sent(httpserver, provider, tmp_path, monkeypatch):
@@ -91,14 +93,14 @@ def test_429_waits_as_long_as_it_is_told(httpserver, provider):
     httpserver.expect_ordered_request(PATH).respond_with_data("slow down", 429, wait)
     httpserver.expect_ordered_request(PATH).respond_with_data(good())
     reply = ask(provider, BODY)
-    assert reply.attempts == 2 and 1 <= reply.seconds < 2
+    assert reply.attempts == 2 and 1 <= reply.seconds < SOON
 
 
 def test_429_that_asks_for_too_long_is_given_up_at_once(httpserver, provider):
     start = time.monotonic()
     httpserver.expect_request(PATH).respond_with_data("", 429, {"Retry-After": "3600"})
     fails(provider, "429.*after 3600 s: beyond total_timeout")
-    assert time.monotonic() - start < 1
+    assert time.monotonic() - start < SOON
 
 
 @pytest.mark.parametrize("header", ["soon", "9" * 5000, "-5", "", "Sat, 99 Foo 2026 99:99:99 GMT"])
@@ -130,7 +132,8 @@ def test_a_stalled_answer_is_not_asked_again(httpserver, provider):
         return Response(good())
 
     httpserver.expect_request(PATH).respond_with_handler(stall)
-    fails(provider, "no byte for 0.4 s.*raise read_timeout")
+    impatient = dataclasses.replace(provider, read_timeout=0.4)
+    fails(impatient, "no byte for 0.4 s.*raise read_timeout")
     assert len(httpserver.log) <= 1
 
 
@@ -196,9 +199,7 @@ def test_a_connection_that_is_always_cut(raw):
 
 
 def test_no_server_at_all(provider):
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
-    provider = dataclasses.replace(provider, base_url=url)
+    provider = dataclasses.replace(provider, base_url=f"http://127.0.0.1:{free_port()}/v1")
     fails(provider, "nothing answers at this provider's port: start its server")
 
 
@@ -220,12 +221,12 @@ def test_what_is_no_http(raw):
 
 def test_a_stop_ends_a_wait_and_an_answer(httpserver, provider, raw):
     stop = threading.Event()
-    httpserver.expect_request(PATH).respond_with_data("", 429, {"Retry-After": "2"})
+    httpserver.expect_request(PATH).respond_with_data("", 429, {"Retry-After": "80"})
     threading.Timer(0.2, stop.set).start()
     start = time.monotonic()
     with pytest.raises(CriticError, match="stopped"):
         ask(provider, BODY, stop)
-    assert time.monotonic() - start < 1
+    assert time.monotonic() - start < SOON
 
     trickling, _ = raw(lambda connection, number: connection.sendall(http(" ", 5000)))
     with pytest.raises(CriticError, match="stopped"):
@@ -327,5 +328,5 @@ def test_no_connection_in_time(provider):
 
 
 def test_no_attempt_is_begun_after_the_end(provider):
-    with pytest.raises(CriticError, match=r"no answer within 2\.5 s"):
-        client._post(client.requests.Session(), provider, BODY, KEY, 0.0, threading.Event())
+    with pytest.raises(CriticError, match="no answer within 90 s"):
+        ask(provider, BODY, None, time.monotonic())

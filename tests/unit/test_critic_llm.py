@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import http.client
 import importlib.util
 import json
 import os
@@ -59,13 +60,14 @@ def llm() -> Iterator[str]:
     )
     url = f"http://127.0.0.1:{port}"
     try:
-        for _ in range(300):
+        deadline = time.monotonic() + 600
+        while time.monotonic() < deadline:
             assert process.poll() is None, "the server of the language model has ended"
             try:
-                with urllib.request.urlopen(f"{url}/health", timeout=1) as answer:
+                with urllib.request.urlopen(f"{url}/health", timeout=10) as answer:
                     if answer.status == 200:
                         break
-            except OSError:
+            except (OSError, http.client.HTTPException):
                 time.sleep(0.1)
         else:
             pytest.fail("the server of the language model does not answer")
@@ -84,7 +86,7 @@ def provider(llm, tmp_path, monkeypatch):
     path = tmp_path / "critic.toml"
     path.write_text(
         f'[providers.local]\nbase_url = "{llm}"\nllms = ["one", "two"]\naggregator = "one"\n'
-        "concurrency = 1\n"
+        "concurrency = 1\nread_timeout = 600\ntotal_timeout = 1200\n"
     )
     return resolve(Named("local"), path)
 
@@ -97,7 +99,7 @@ def test_decompose_tags_merge(provider):
         assert not done.failed and len(done.calls) in (2, 3), done.report()
         answered = [call for call in done.calls if not call.problem]
         assert answered and all(c.tokens_in > 50 and c.tokens_out > 3 for c in answered)
-        assert all(0 < call.seconds < 60 for call in answered)
+        assert all(0 < call.seconds < 1200 for call in answered)
     assert 1 < len(parts.value) <= 6 and any("balloon" in part for part in parts.value)
     assert tags.value.positive[0].lower().startswith("a red hot-air balloon")
     merged = budget.merge(PROMPT, "a huge red balloon, low sun", tags.value.positive[0])

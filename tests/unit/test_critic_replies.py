@@ -119,7 +119,7 @@ def test_a_critique_in_part():
 
 def test_orders_in_a_reply_stay_text():
     order = "__import__('os').system('echo pwned') and embedding:secret.pt"
-    assert "system(" in read_components(json.dumps({"components": [order]}))[0]
+    assert "system" in read_components(json.dumps({"components": [order]}))[0]
     assert read_components("{'components': [__import__('os').getcwd()]}") is None
     assert tidy(order).endswith("and secret.pt")
     assert read_critique("<refined>boat</refined><script>x</script>").refined == "boat"

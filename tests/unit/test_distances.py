@@ -12,7 +12,14 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
 from evaluation import distances
-from evaluation.spectrum import frequencies, radial_spectrum, spectrum_distance
+from evaluation.spectrum import (
+    fine_share,
+    frequencies,
+    plane_spectrum,
+    radial_spectrum,
+    spectrum_distance,
+    spectrum_slope,
+)
 
 
 def cloud(rows, columns, seed=0, shift=0.0, scale=1.0):
@@ -179,6 +186,31 @@ def test_spectrum_has_the_slope_of_the_noise(slope):
     log = frequencies().log10().double()[inner]
     found = np.polyfit(log.numpy(), spectra.mean(0)[inner].numpy(), 1)[0]
     assert found == pytest.approx(slope, abs=0.12)
+    assert spectrum_slope(spectra.mean(0)) == pytest.approx(slope, abs=0.12)
+
+
+def test_slope_and_share_of_spectra_by_hand():
+    power = -2 * frequencies(8).log10()
+    assert spectrum_slope(power) == pytest.approx(-2, rel=1e-5)
+    power[[0, 3]] = torch.nan  # a small picture lacks some rings
+    assert spectrum_slope(power) == pytest.approx(-2, rel=1e-5)
+    # Rings of equal power count by their areas, which grow as 1, 3, 5, 7.
+    assert fine_share(torch.zeros(4)) == pytest.approx(12 / 16)
+    assert fine_share(torch.tensor([0, 0, 1, torch.nan])) == pytest.approx(50 / 54)
+    white = torch.stack([radial_spectrum(noise_of_slope(0, i)) for i in range(20)]).mean(0)
+    assert fine_share(white) == pytest.approx(0.75, abs=0.03)
+
+
+def test_the_spectrum_of_planes_tells_where_a_wave_lies():
+    noise = torch.randn(64, 2, 16, 16, generator=torch.Generator().manual_seed(0))
+    flat = plane_spectrum(noise, 8)
+    assert flat.shape == (64, 2, 8) and float(flat.mean(0)[:, 2:].abs().max()) < 0.15
+    wave = torch.cos(torch.arange(16) * 2 * torch.pi * 3 / 16)  # 3/16 cycles: ring 3 of 8
+    noise[:, 0] += 3 * wave
+    change = (plane_spectrum(noise, 8) - flat).mean(0)
+    assert int(change[0].nan_to_num(-1).argmax()) == 3 and float(change[0, 3]) > 1
+    assert bool((change[1].nan_to_num() == 0).all())
+    assert torch.allclose(plane_spectrum(noise[5, 1], 8), flat[5, 1], equal_nan=True)
 
 
 def test_spectrum_distance_of_known_slopes():

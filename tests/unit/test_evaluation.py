@@ -16,7 +16,7 @@ from evaluation import features, packages, perceptual
 from evaluation.compare import METRICS, compare
 from evaluation.images import Images
 from evaluation.report import as_json, plot, table
-from lab import evaluate
+from lab.bench import evaluate
 from lab.scenes import random_scene, render
 
 SIDE = 96

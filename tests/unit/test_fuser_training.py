@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from hires_fusion.fusion_ops.latent_fusion import blend, published_weights, refined_share
-from lab import frequency_steps, fuser_pairs, train_fusers
+from lab.studies import frequency_steps
+from lab.training import fuser_pairs, train_fusers
 
 
 def triples(share=None, count=48):
@@ -72,16 +73,6 @@ def test_own_pictures_come_with_their_captions(tmp_path):
     assert np.array_equal(found[0][0][0, 0], (255, 0, 0))
     with pytest.raises(SystemExit, match="no pictures"):
         fuser_pairs.files(argparse.Namespace(images=tmp_path / "none", count=1))
-
-
-def test_ring_power_tells_where_a_wave_lies():
-    g = torch.Generator().manual_seed(0)
-    noise = torch.randn(64, 2, 16, 16, generator=g)
-    flat = frequency_steps.ring_power(noise)
-    assert flat.shape == (2, frequency_steps.RINGS) and float(flat.std()) < 0.15
-    wave = torch.cos(torch.arange(16) * 2 * torch.pi * 2 / 16).expand_as(noise)
-    change = frequency_steps.ring_power(noise + 3 * wave) - flat
-    assert int(change[0].argmax()) == int(2 / 16 / 0.5**0.5 * frequency_steps.RINGS)
 
 
 def test_the_gain_of_a_band():

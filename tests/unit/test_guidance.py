@@ -7,11 +7,11 @@ import math
 import pytest
 import torch
 
+from hires_fusion.fusion_ops.bands import box_low_pass
 from hires_fusion.fusion_ops.guidance import (
     Guidance,
     calibrated,
     guided_steps,
-    low_pass,
     parse_density,
     self_attention,
     squared_weights,
@@ -139,14 +139,14 @@ def test_filters_open():
 @pytest.mark.parametrize("size", [(16, 16), (15, 16), (9, 11)])
 def test_the_low_pass_keeps_what_is_slow(size):
     x = randn(1, 2, *size)
-    assert low_pass(x, 1.0) is x
+    assert box_low_pass(x, 1.0) is x
     flat = torch.full((1, 1, *size), 3.0)
-    assert torch.allclose(low_pass(flat, 0.1), flat, atol=1e-5)
+    assert torch.allclose(box_low_pass(flat, 0.1), flat, atol=1e-5)
     place = torch.arange(size[1]) * 2 * math.pi / size[1]
     wave = torch.cos(2 * place).expand(1, 1, *size)
-    assert torch.allclose(low_pass(wave, 0.7), wave, atol=1e-5)  # 2 of at most 8 periods
+    assert torch.allclose(box_low_pass(wave, 0.7), wave, atol=1e-5)  # 2 of at most 8 periods
     fast = torch.cos(4 * place).expand(1, 1, *size)
-    assert low_pass(fast, 0.3).abs().max() < 1e-5
+    assert box_low_pass(fast, 0.3).abs().max() < 1e-5
 
 
 def test_calibration_by_hand():

@@ -8,9 +8,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hires_fusion.fusion_ops.filters import blur, match_statistics
-from hires_fusion.fusion_ops.schedule import blur_sigma, cosine_factor, skipped_steps
-from hires_fusion.fusion_ops.stages import PRESETS, plan_stages, stage_size
+from hires_fusion.fusion_ops.filters import blur, match_statistics, statistics
+from hires_fusion.fusion_ops.presets import PRESETS, rectified
+from hires_fusion.fusion_ops.schedule import (
+    blur_sigma,
+    cosine_factor,
+    end_of_schedule,
+    skipped_steps,
+    stretch,
+)
+from hires_fusion.fusion_ops.stages import Places, plan_run, plan_stages, settle, stage_size
 from hires_fusion.fusion_ops.upsample import resize
 
 
@@ -125,6 +132,41 @@ def test_pixel_space_stages_start_where_they_are_published_to():
     assert restart.start == 0.3 and restart.skip_residual and restart.cosine_scale_1 == 2
 
 
+def published(preset, native, target):
+    """(sizes, starts of 50 steps, cfg) of a preset's stages."""
+    stages = plan_stages(preset, target[0] / native[0])
+    sizes = [stage_size(native, s.scale, align=8) for s in stages]
+    return sizes, [round(50 * s.start) for s in stages], [s.cfg for s in stages]
+
+
+def test_rectifiedhr_plans_the_published_stages():
+    sizes, starts, cfgs = published("RectifiedHR", (1024, 1024), (4096, 4096))
+    assert (sizes, starts) == ([(2560, 2560), (4096, 4096)], [40, 47])
+    assert cfgs == pytest.approx([36.8198, 50], abs=1e-4)
+    assert [s.end for s in plan_stages("RectifiedHR", 4)] == [0.94, 1]
+    assert published("RectifiedHR", (1024, 1024), (2048, 2048)) == ([(2048, 2048)], [40], [30])
+    assert published("RectifiedHR (released)", (1024, 1024), (2048, 2048))[1] == [30]
+    three = published("RectifiedHR", (1024, 1024), (3072, 3072))
+    assert three == ([(2048, 2048), (3072, 3072)], [40, 45], [22.5, 40])
+    wide = rectified(3, 40, 50)  # 1536 x 768 to 4096 x 2048
+    assert [(s.start, s.end, s.cfg) for s in wide] == [(0.8, 0.9, 27.5), (0.9, 1, 50)]
+    assert stage_size((1536, 768), (1 + 4096 / 1536) / 2, align=8) == (2816, 1408)
+
+
+def test_frecas_starts_where_the_law_of_noise_says():
+    """Its published times of SDXL's schedule: 343 after 200; 606 after 400 and 395 after 200."""
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
+    bar = (1 - betas).cumprod(0)
+    levels = ((1 - bar) / bar).sqrt()
+    whole = Places(lambda sigma: 0.0, lambda share: 0.0)
+    found = {
+        scale: [s.sigma for s in settle(plan_run("FreCaS", scale), whole, flow=False)]
+        for scale in (2, 4)
+    }
+    times = {s: [int(torch.searchsorted(levels, x)) for x in found[s]] for s in found}
+    assert times == {2: [pytest.approx(343, abs=1)], 4: pytest.approx([606, 395], abs=1)}
+
+
 def test_init_rates_replace_the_stages():
     plan = plan_stages("DemoFusion", 4, init_rates="0.5, 0.6, 0.7")
     assert [(s.scale, s.start) for s in plan] == [(2, 0.5), (3, 0.6), (4, 0.7)]
@@ -143,6 +185,9 @@ def test_a_stage_skips_its_share_rounded_down():
     # AP-LDM: 0.8 of 50 leaves the last 10, 0.9 the last 5.
     assert [50 - skipped_steps(50, rate) for rate in (0.8, 0.9, 0.0)] == [10, 5, 50]
     assert skipped_steps(25, 0.5) == 12 and skipped_steps(50, 0.58) == 29
+    sigmas = torch.arange(31, -1, -1.0)  # a step more than the 30 asked for
+    assert end_of_schedule(sigmas, 30, 0.8).tolist() == [6, 5, 4, 3, 2, 1, 0]
+    assert len(end_of_schedule(sigmas, 30, 0)) == 31 and len(end_of_schedule(sigmas, 99, 0)) == 32
     assert skipped_steps(4, 0.99) == 3 and skipped_steps(1, 0.9) == 0
 
 
@@ -174,11 +219,46 @@ def test_bad_stages_are_refused_with_the_fix(rows, fix):
         plan_stages("DemoFusion", 2, rows)
 
 
-def test_a_scale_that_enlarges_nothing_is_refused():
-    with pytest.raises(ValueError, match="larger than the native"):
-        plan_stages("DemoFusion", 1.0)
+def test_a_picture_that_is_large_already_is_one_stage_without_a_lift():
+    for preset in PRESETS:
+        (stage,) = plan_stages(preset, 1.0)
+        assert (stage.scale, stage.lift, stage.unsharp, stage.lfm) == (1, "none", 0, 0)
+    with pytest.raises(ValueError, match="no smaller than the native"):
+        plan_stages("DemoFusion", 0.9)
+
+
+def test_a_run_ends_early_with_the_prediction_of_its_last_step():
+    sigmas = torch.arange(50.0, -1.0, -1.0)
+    assert end_of_schedule(sigmas, 50, 0.8, 0.94).tolist() == [10, 9, 8, 7, 6, 5, 4, 0]
+    assert end_of_schedule(sigmas, 50, 0.8, 0.1).tolist() == [10, 0]
+    assert torch.equal(end_of_schedule(sigmas, 50, 0.8, 1.0), end_of_schedule(sigmas, 50, 0.8))
+
+
+def test_a_part_of_a_schedule_has_both_its_ends():
+    def halving(steps):
+        return [*(2.0 ** -(20 * step / steps) for step in range(steps)), 0.0]
+
+    assert stretch(halving, 2**-2, 2**-6, 5) == pytest.approx(
+        [2**-2, 1 / 8, 1 / 16, 1 / 32, 1 / 64, 0]
+    )
+    assert stretch(halving, 0.25, 0.1, 1) == [0.25, 0]
+    assert stretch(halving, 0.25, 0.1, 2) == [0.25, 0.1, 0]
 
 
 def test_stage_sizes_round_to_cells():
     assert stage_size((32, 21), 1.5) == (48, 32)
     assert stage_size((32, 22), 1.3, align=2) == (42, 28)
+
+
+def test_weighted_statistics_by_hand():
+    x = torch.tensor([[[[0.0, 2.0, 4.0, 100.0]]]])
+    mean, std = statistics(x, torch.tensor([[[[1.0, 1.0, 1.0, 0.0]]]]))
+    assert mean.item() == 2.0 and std.item() == 2.0
+    mean, std = statistics(x, torch.tensor([[[[2.0, 0.0, 1.0, 0.0]]]]))
+    assert mean.item() == pytest.approx(4 / 3)
+    assert std.item() == pytest.approx(((2 * 16 / 9 + 64 / 9) / (3 - 5 / 3)) ** 0.5)
+    assert all(
+        torch.equal(a, b) for a, b in zip(statistics(x, 0 * x), 2 * (mean * 0,), strict=True)
+    )
+    for plain, weighted in zip(statistics(x), statistics(x, torch.full_like(x, 0.5)), strict=True):
+        assert torch.allclose(plain, weighted)

@@ -10,15 +10,21 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from PIL import Image, ImageStat
+
+from tools import templates
+from tools.graph import NEWER
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ROOT / "web" / "docs"
-WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
+APIS = {templates.graph(name): templates.api(name) for name in templates.NAMES}
+WORKFLOWS = sorted(APIS)
 NOTES = {"MarkdownNote", "Note"}
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 AFTER_SEED = {"fixed", "increment", "decrement", "randomize"}
-# "| **scale**<br>FLOAT<br>2.0 (0.25 to 16) | what it does |"
-ROW = re.compile(r"^\| \*\*(\w+)\*\*<br>(\w+)(?:<br>([^|]*))? \| \S", re.M)
+# "- **scale** FLOAT, 2.0 (0.25 to 16)<br>what it does"
+ROW = re.compile(r"^- \*\*(\w+)\*\* (\w+)(?:, ([^<]*))?<br>\S", re.M)
+PANEL = 28  # letters that a line of the help panel (306 px) holds beside a table's padding
 Inputs = dict[str, tuple[str, dict[str, Any]]]
 
 
@@ -50,7 +56,8 @@ def inputs_in(tree: ast.AST) -> Iterator[tuple[str, tuple[str, dict[str, Any]]]]
         name = call.args[0]
         parts = name.values if isinstance(name, ast.JoinedStr) else [name]
         pattern = "".join(p.value if isinstance(p, ast.Constant) else r"\w+" for p in parts)
-        kind = found[1].upper() if found[1] else f"HRF_{found[2].upper()}"
+        words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", found[1] or "").upper()
+        kind = words or f"HRF_{found[2].upper()}"
         yield pattern, (kind, constants(call))
 
 
@@ -114,13 +121,16 @@ def as_api(graph: dict) -> dict[str, tuple[str, dict[str, Any]]]:
 
 
 def from_api(prompt: dict) -> dict[str, tuple[str, dict[str, Any]]]:
-    """(class, inputs) of each node of an API file. What it saves, the page previews."""
+    """(class, inputs) of each node of an API file. What it saves, the page previews, and to what
+    newer hosts ask for it adds the default."""
     found = {}
     for number, entry in prompt.items():
         kind, inputs = entry["class_type"], dict(entry["inputs"])
         if kind == "SaveImage":
             kind = "PreviewImage"
             del inputs["filename_prefix"]
+        for name in NEWER.get(kind, ()):
+            del inputs[name]
         found[number] = (kind, inputs)
     return found
 
@@ -146,7 +156,8 @@ def test_every_page_belongs_to_a_node():
 def test_a_help_page_names_every_input(node):
     text = (PAGES / f"{node}.md").read_text(encoding="utf-8")
     assert "## Outputs" in text
-    assert all((PAGES / name).is_file() for name in re.findall(r"!\[[^]]+\]\(([^)]+)\)", text))
+    pictures = re.findall(r"!\[[^]]+\]\(([^)]+)\)", text)
+    assert pictures and all((PAGES / name).is_file() for name in pictures)
     rows = ROW.findall(text.split("## Inputs")[1].split("## Outputs")[0])
     known = SCHEMAS[node].inputs
     for pattern, (kind, options) in known.items():
@@ -157,6 +168,31 @@ def test_a_help_page_names_every_input(node):
     assert not [row[0] for row in rows if not any(re.fullmatch(p, row[0]) for p in known)]
 
 
+def unfit_tables(text: str) -> list[str]:
+    """Lines of tables whose longest words are wider than the help panel, which cuts them off."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    words = [
+        [max(map(len, re.split(r"<br>|\s", cell)), default=0) for cell in line.split("|")[1:-1]]
+        for line in lines
+    ]
+    return [line for line, widths in zip(lines, words, strict=True) if sum(widths) > PANEL]
+
+
+def test_a_table_that_is_cut_off_is_seen():
+    wide = "| **num_resample_timesteps**<br>INT | the papers' latents, in models/latent_fusion |"
+    assert unfit_tables(f"| a | b |\n{wide}\n") == [wide]
+
+
+@pytest.mark.parametrize("node", SCHEMAS)
+def test_a_help_page_can_be_read_in_the_panel(node):
+    text = (PAGES / f"{node}.md").read_text(encoding="utf-8")
+    assert not unfit_tables(text)
+    head = text.split("## Inputs")[0]
+    assert re.search(r"^\*\*When to use\*\*: \S.+ \*\*When not\*\*: \S.+\.$", head, re.M)
+    links = re.findall(r"(?<!!)\[[^]]+\]\(([^)]+)\)", text)
+    assert not [link for link in links if "://" not in link], "dead inside the page"
+
+
 @pytest.mark.parametrize("node", [node for node in SCHEMAS if not SCHEMAS[node].hidden])
 def test_a_node_has_a_place_in_a_workflow(node):
     assert any(node == kind for path in WORKFLOWS for kind, _ in as_api(load(path)).values())
@@ -164,7 +200,7 @@ def test_a_node_has_a_place_in_a_workflow(node):
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 def test_both_formats_are_the_same_graph(path):
-    graph, prompt = load(path), load(path.parent / "api" / path.name)
+    graph, prompt = load(path), load(APIS[path])
     assert as_api(graph) == from_api(prompt)
     titles = {str(node["id"]): node.get("title") for node in graph["nodes"]}
     named = {n: e["_meta"]["title"] for n, e in prompt.items() if "_meta" in e}
@@ -173,7 +209,7 @@ def test_both_formats_are_the_same_graph(path):
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 def test_a_workflow_has_every_widget_of_our_nodes(path):
-    for entry in load(path.parent / "api" / path.name).values():
+    for entry in load(APIS[path]).values():
         known = SCHEMAS.get(entry["class_type"], Schema({}, False)).inputs
         widgets = [
             pattern
@@ -189,8 +225,12 @@ def test_a_graph_can_be_read(path):
     graph = load(path)
     assert any(node["type"] in NOTES for node in graph["nodes"]) and graph["groups"]
     assert {node["mode"] for node in graph["nodes"]} == {0}, "a node is muted or bypassed"
-    picture = path.with_suffix(".jpg").read_bytes()
-    assert picture[:2] == b"\xff\xd8" and len(picture) < 300_000
+    picture = path.with_suffix(".jpg")
+    with Image.open(picture) as opened:
+        # Nothing else fills the browser's square; a screenshot of a canvas is dark.
+        assert opened.format == "JPEG" and opened.width == opened.height
+        assert ImageStat.Stat(opened.convert("L")).mean[0] > 40
+    assert picture.stat().st_size < 300_000
 
 
 TEXTS = [ROOT / "README.md", *sorted(ROOT.glob("d*/*.md")), *sorted(PAGES.glob("*.md"))]
@@ -202,3 +242,38 @@ def test_local_links_of_every_page_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#\s]+)", text):
         assert "://" in target or (page.parent / target).exists(), target
     assert not re.search(r"@[A-Z]+@", text), "a figure is missing"
+
+
+# ComfyUI gives new nodes another seed after every run, and then nothing is found again.
+PROMISE = re.compile(r"stays? cached|(?:is|and) cached (?:by itself|while)|already done", re.I)
+
+
+def promises() -> list[str]:
+    """What pages, nodes and workflows say of results that need not be drawn again."""
+    found = []
+    for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *PAGES.rglob("*.md")):
+        found += path.read_text(encoding="utf-8").splitlines()
+    for path in ROOT.glob("nodes/*.py"):
+        told = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        values = [node.value for node in told if isinstance(node, ast.keyword)]
+        found += [v.value for v in values if isinstance(v, ast.Constant)]
+    for path in WORKFLOWS:
+        for node in json.loads(path.read_text(encoding="utf-8"))["nodes"]:
+            found += node.get("widgets_values", [])
+    return [text for text in found if isinstance(text, str) and PROMISE.search(text)]
+
+
+def test_who_promises_a_cache_says_that_seeds_must_be_fixed():
+    found = promises()
+    assert len(found) >= 5
+    assert not [text for text in found if "fixed" not in text]
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_a_checkpoint_that_is_missing_can_be_had(path):
+    for node in load(path)["nodes"]:
+        if node["type"] == "CheckpointLoaderSimple":
+            (model,) = node["properties"]["models"]
+            name = node["widgets_values"][0]
+            assert model["name"] == name and model["directory"] == "checkpoints"
+            assert re.fullmatch(rf"https://\S+/{re.escape(name)}", model["url"])

@@ -10,15 +10,17 @@ import pytest
 import torch
 from PIL import Image
 
-from lab import gallery as galleries
-from lab import quality
-from lab.gallery import Cost, Gallery, cost_of, load, wish
-from lab.measures import fidelity, roughness, seam_score, window_edges
-from lab.methods import ABLATIONS, METHODS
-from lab.plot import Axes, Point, pareto, scatter, ticks
-from lab.quality import Part, Row, complete, draw
-from lab.quality_report import plot, table
+from lab.bench import gallery as galleries
+from lab.bench import quality
+from lab.bench.gallery import Cost, Gallery, cost_of, load
+from lab.bench.measures import chance, fidelity, line_ratios, roughness, seam_score
+from lab.bench.methods import ABLATIONS, METHODS
+from lab.bench.plot import Axes, Point, pareto, scatter, ticks
+from lab.bench.quality import Part, Row, complete, draw
+from lab.bench.quality_report import contact_sheet, plot, table
+from lab.pictures import GAP, LABEL, sheet, sheet_of_rows
 from lab.scenes import random_scene, render
+from lab.scenes.wishes import TAUGHT, wish
 
 
 def scenes(count: int, side: int = 512) -> torch.Tensor:
@@ -39,41 +41,55 @@ def patches(edges: list[int], shape: tuple[int, ...], strength: float, seed: int
     return out
 
 
-def test_windows_begin_and_end_at_these_cells():
-    assert window_edges(64) == [16, 32, 48]
-    assert window_edges(96) == [16, 32, 48, 64, 80]
-    assert window_edges(40) == [8, 32]
-    assert window_edges(32) == []
+EDGES = [8, 16, 24]  # cells
 
 
 def test_seams_show_and_grow_with_their_strength():
-    pictures, edges = scenes(8), window_edges(64)
+    pictures = scenes(8, 256)
     scores = [
-        seam_score(pictures + patches([8 * e for e in edges], pictures.shape, s, 1), edges)
-        for s in (0.0, 0.01, 0.02, 0.04)
+        seam_score(pictures + patches([8 * e for e in EDGES], pictures.shape, s, 1))
+        for s in (0.0, 0.04, 0.08, 0.16)
     ]
-    assert 0.7 < scores[0] < 1.3
-    assert scores[1] > 1.2 * scores[0]
-    assert scores[2] > 1.3 * scores[1] and scores[3] > 1.3 * scores[2]
+    assert 1 <= scores[0] < 1.7
+    assert scores[0] < scores[1] < scores[2] < scores[3]
 
 
-def test_steps_elsewhere_are_no_seams():
-    pictures, edges = scenes(4), window_edges(64)
-    shifted = [8 * e + 24 for e in edges]  # three cells beside the windows' edges
-    moved = pictures + patches(shifted, pictures.shape, 0.04, 1)
-    assert seam_score(moved, edges) < seam_score(pictures, edges)
+def test_the_seam_is_found_on_its_line():
+    pictures = scenes(8, 256)
+    seam = torch.zeros_like(pictures)
+    seam[..., 8 * 12 :] += 0.2
+    seam[..., 8 * 12 :, :] += 0.2
+    assert line_ratios(pictures + seam).mean(0).argmax() == 12 - 1
+    ratios = line_ratios((pictures + seam)[..., :200]).mean(0)
+    assert len(ratios) == 31 + 24
+    assert {*ratios.topk(2).indices.tolist()} == {12 - 1, 31 + 12 - 1}
 
 
-def test_seam_score_of_a_known_profile():
-    # Along both axes every line has a step of 1 but those at the edge, which have one of 3.
+def test_line_ratios_of_a_known_profile():
+    # Along both axes every line has a step of 1 but that before cell 16, which has one of 3.
     steps = torch.ones(31)
     steps[15] = 3
     line = torch.cat([torch.zeros(1), steps.cumsum(0)])
     x = (line[:, None] + line)[None, None]
-    assert seam_score(x, [16], cell=1) == pytest.approx(9, rel=1e-4)
-    assert seam_score(2 * x, [16], cell=1) == pytest.approx(9, rel=1e-4)
+    expected = torch.zeros(1, 31)
+    expected[0, 15] = math.log(3)
+    for near in (1, 2, 3):
+        expected[0, [15 - near, 15 + near]] = -math.log(3) / 6
+    assert torch.allclose(line_ratios(x, 1), expected, atol=1e-5)
+    assert torch.allclose(line_ratios(-2 * x, 1), expected, atol=1e-5)
     blocks = x.repeat_interleave(8, -1).repeat_interleave(8, -2)
-    assert seam_score(blocks, [16]) == pytest.approx(9, rel=1e-4)
+    assert torch.allclose(line_ratios(blocks), expected, atol=1e-5)
+    assert seam_score(blocks) == pytest.approx(3, rel=1e-4)
+
+
+def test_a_line_is_told_apart_only_where_pictures_agree_on_it():
+    ratios = torch.randn(16, 63, generator=torch.Generator().manual_seed(1)) * 0.3
+    assert chance(ratios) > 0.2
+    one = ratios.clone()
+    one[0, 31] += 3  # a single picture with an outline there
+    assert chance(one) > 0.05
+    ratios[:, 31] += 0.4
+    assert chance(ratios) < 0.01
 
 
 def test_fidelity_is_the_psnr_after_reduction():
@@ -124,7 +140,7 @@ def test_every_ablation_changes_a_field_of_the_stages():
 
 def test_wishes_take_turns_and_stay():
     assert wish(7) == wish(7)
-    assert {wish(seed).kind for seed in range(3)} == set(galleries.KINDS)
+    assert {wish(seed).kind for seed in range(3)} == set(TAUGHT)
     assert len({wish(seed).prompt for seed in range(60)}) > 30
 
 
@@ -222,13 +238,36 @@ def test_pictures_are_measured_once(small, monkeypatch):
     pictures = [small.render(seed, 0, 2) for seed in range(4)]
     references = [small.render(seed, 1, 2) for seed in range(4)]
     file = small.folder / "scores" / "row.json"
-    found = quality.kept(file, pictures, references, None, 2)
+    found = quality.kept(file, pictures, references)
     assert {"FID-Lite0", "KID-Lite0", "KID-crop-Lite0", "spectrum"} <= set(found.scores)
     assert found.scores["KID-crop-Lite0"][3] == 40
     assert found.objects == pytest.approx(1, abs=0.26) and found.psnr is None
 
     monkeypatch.setattr(quality, "measure", lambda pictures, *rest: len(pictures))
-    again = quality.kept(file, pictures, references, None, 2)
+    again = quality.kept(file, pictures, references)
     assert again.cost == found.cost and table({"a": again}) == table({"a": found})
     with pytest.raises(TypeError):  # other pictures are measured anew
-        quality.kept(file, pictures[:3], references, None, 2)
+        quality.kept(file, pictures[:3], references)
+    monkeypatch.setattr(quality, "SETS", (*quality.SETS, "IS"))
+    with pytest.raises(TypeError):  # and so are all of them where a metric was added
+        quality.kept(file, pictures, references)
+
+
+def test_a_sheet_holds_every_picture_below_its_label():
+    red, blue = Image.new("RGB", (30, 20), "red"), Image.new("RGB", (30, 20), "blue")
+    shown = sheet([("one", red), ("a label that is longer than its picture", blue), ("", red)], 2)
+    assert shown.size == (2 * (30 + GAP), 2 * (20 + LABEL + GAP))
+    corners = [shown.getpixel((x, y)) for y in (LABEL, 2 * LABEL + 20 + GAP) for x in (0, 30 + GAP)]
+    assert corners == [(255, 0, 0), (0, 0, 255), (255, 0, 0), (255, 255, 255)]
+    labels = np.asarray(shown.crop((0, 0, shown.width, LABEL)).convert("L")) < 128
+    assert labels[:, :30].any() and labels[:, 34:64].any() and not labels[:, 64:].any()
+    assert sheet([("", red)], 5).size == (30 + GAP, 20 + GAP)
+    rows = sheet_of_rows({"a": [red], "b": [blue, blue]}, 60)
+    assert rows.size == (2 * (60 + GAP), 2 * (40 + LABEL + GAP))
+    assert rows.getpixel((70, 30)) == (255, 255, 255)
+
+
+def test_a_contact_sheet_shows_each_method_and_its_middle(small):
+    draw(small, (Part(2, 1, ("bicubic", "direct")),), 5)
+    shown = contact_sheet(small, ["bicubic", "direct"], 5, 2)
+    assert shown.size == (4 * (2 * 192 + 2 * GAP), 192 + LABEL + GAP)

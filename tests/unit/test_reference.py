@@ -1,4 +1,4 @@
-"""The plain DemoFusion loop's scaling fault, and the study's spectrum, against known answers."""
+"""The plain DemoFusion loop's scaling fault, against known answers."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import math
 import pytest
 import torch
 
-from lab.reference import Looks, misscaled, phase
-from lab.scaling_fault import spectrum
+from lab.reference.demofusion import Looks, misscaled, phase
 
 
 def eps(scaled, sigma):
@@ -67,15 +66,3 @@ def test_the_fault_depends_on_the_batch_and_is_off_by_default():
     small, large = run(2)[0], run(9)[0]
     assert (right - small).norm() > 0.01 * right.norm()
     assert (small - large).norm() > 0.01 * right.norm()
-
-
-@pytest.mark.parametrize("power", [0.0, 2.0])
-def test_the_slope_of_a_known_spectrum(power):
-    side = 128
-    place = torch.fft.fftfreq(side) * side
-    radius = (place[:, None] ** 2 + place**2).sqrt().clamp_min(1)
-    white = torch.fft.fft2(torch.randn(side, side, generator=torch.Generator().manual_seed(0)))
-    image = torch.fft.ifft2(white * radius ** (-power / 2)).real.expand(3, -1, -1)
-    slope, high = spectrum(image)
-    assert slope == pytest.approx(-power, abs=0.25)
-    assert high == pytest.approx(0.75, abs=0.1) if power == 0 else high < 0.3

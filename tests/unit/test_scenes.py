@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from lab import counter, dataset
+from lab.bench import counter
 from lab.scenes import (
     COLOURS,
     KINDS,
@@ -17,6 +17,7 @@ from lab.scenes import (
     TIMES,
     Scene,
     caption,
+    dataset,
     prompt,
     random_scene,
     render,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import random
+from collections import Counter
 
 import pytest
 import torch
@@ -13,9 +16,11 @@ from hires_fusion.fusion_ops.lattices import LatticeSet, dilation_factor
 from hires_fusion.fusion_ops.windows import (
     BORDERS,
     WINDOW_WEIGHTS,
+    Window,
     WindowSet,
     aligned,
     jitter_range,
+    moving_starts,
     window_starts,
     window_weight,
     windows,
@@ -62,13 +67,19 @@ def test_aligned_windows_start_on_patches(canvas, grid, align, seed, border):
         starts = ((place.top, place.height), (place.left, place.width))
         for (start, size), length in zip(starts, canvas, strict=True):
             assert size == min(window, length) and (size % align == 0 or size == length)
-            assert -reach <= start <= length - size + reach
             assert start % align == 0 or (start - (length - size)) % align == 0
+            if border == "clamp" and seed is not None:
+                assert start % align == 0
+            else:
+                assert -reach <= start <= length - size + reach
             if start % align:  # moved back to, or from, the ragged edge
                 assert length % align and abs(start - (length - size)) <= reach
-            if border == "clamp":
-                assert 0 <= start <= length - size
     assert count.min() >= 1
+    for cut in WindowSet(places, canvas).cuts:
+        starts = ((cut.top, cut.height), (cut.left, cut.width))
+        for (start, size), length in zip(starts, canvas, strict=True):
+            assert 0 <= start <= length - size
+            assert start % align == 0 or (start == length - size and length % align)
 
 
 @given(canvases, grids, aligns, seeds, st.sampled_from(BORDERS))
@@ -81,15 +92,109 @@ def test_merging_aligned_windows_gives_the_canvas_back(canvas, grid, align, seed
 
 
 @given(canvases, grids, seeds)
-def test_windows_leave_the_canvas_by_the_jitter_at_most(canvas, grid, seed):
+def test_published_windows_leave_the_canvas_by_the_jitter_at_most(canvas, grid, seed):
     window, stride = grid
     reach = jitter_range(window, stride)
-    for place in windows(canvas, window, stride, drawn(seed)):
+    for place in windows(canvas, window, stride, drawn(seed), "zero"):
         assert -reach <= place.top <= canvas[0] - place.height + reach
         assert -reach <= place.left <= canvas[1] - place.width + reach
-    for place in windows(canvas, window, stride, drawn(seed), "clamp"):
-        assert 0 <= place.top <= canvas[0] - place.height
-        assert 0 <= place.left <= canvas[1] - place.width
+
+
+def edge_shares(canvas, window, stride, border="clamp", align=1, steps=1000):
+    """How many even shares of all inner edges lie on each line that has some, for both axes."""
+    rng, found = random.Random(0), []
+    drawn = [w for _ in range(steps) for w in windows(canvas, window, stride, rng, border, align)]
+    for length, spans in (
+        (canvas[0], [(w.top, w.top + w.height) for w in drawn]),
+        (canvas[1], [(w.left, w.left + w.width) for w in drawn]),
+    ):
+        edges = Counter(edge for span in spans for edge in span if 0 < edge < length)
+        even = edges.total() / max(math.ceil(length / align) - 1, 1)
+        found.append({line: count / even for line, count in edges.items()})
+    return found
+
+
+# Twice, three and four times a window, the sizes between them, and sides that are no multiples.
+SIZES = [
+    (64, 64),
+    (96, 96),
+    (128, 128),
+    (48, 80),
+    (40, 33),
+    (63, 65),
+    (59, 117),
+    (100, 45),
+    (32, 70),
+]
+
+
+@pytest.mark.parametrize("canvas", SIZES)
+@pytest.mark.parametrize("stride", [16, 24, 32, 7])
+def test_no_line_has_more_than_its_share_of_edges(canvas, stride):
+    for shares in edge_shares(canvas, 32, stride):
+        assert max(shares.values(), default=0) <= 3
+
+
+@pytest.mark.parametrize("canvas", [(256, 256), (384, 192), (300, 171)])
+def test_no_line_of_an_sdxl_canvas_has_more_than_its_share_of_edges(canvas):
+    for align in (1, 2):
+        for shares in edge_shares(canvas, 128, 64, align=align, steps=3000):
+            assert max(shares.values()) <= 3
+
+
+def test_published_jitter_leaves_its_edges_on_the_middle_line():
+    for shares in edge_shares((64, 64), 32, 16, "zero"):
+        assert max(shares, key=shares.get) == 32 and shares[32] == pytest.approx(6.3, rel=0.1)
+
+
+@given(
+    st.integers(1, 300),
+    st.integers(1, 40).flatmap(lambda w: st.tuples(st.just(w), st.integers(1, w))),
+)
+def test_moving_windows_cover_an_axis_at_every_move(length, grid):
+    window, stride = grid
+    starts, moves = moving_starts(length, window, stride)
+    assert list(starts) == sorted(set(starts)) and starts[0] == 0
+    for back in {0, moves - 1}:
+        assert starts[0] - back <= 0 and starts[-1] - back + window >= min(length, window)
+        assert length <= window or starts[-1] - back + window >= length
+    assert all(b - a <= max(window * 3 // 4, 1) for a, b in itertools.pairwise(starts))
+
+
+@pytest.mark.parametrize(
+    ("length", "stride", "count"),
+    [
+        *((64, 16, 3), (96, 16, 5), (128, 16, 7), (80, 16, 4), (40, 16, 2), (48, 16, 3)),
+        *((64, 24, 3), (96, 24, 4), (128, 24, 6)),
+    ],
+)
+def test_moving_windows_are_as_many_as_still_ones_where_that_is_even(length, stride, count):
+    """At one and a half times a window, and for Turbo's stride at four times, it is one more."""
+    assert len(moving_starts(length, 32, stride)[0]) == count
+    extra = (length, stride) in ((48, 16), (128, 24))
+    assert count == len(window_starts(length, 32, stride)) + extra
+
+
+def test_a_window_over_the_edge_counts_in_its_place_only():
+    """An axis of 6 cells, windows of 4 at -1 and 3: views show 0..3 and 2..5."""
+    views = WindowSet((Window(0, -1, 1, 4), Window(0, 3, 1, 4)), (1, 6))
+    assert views.origins == [(0, 0), (0, 2)]
+    x = torch.arange(6.0).view(1, 1, 1, 6)
+    assert views.stack(x)[:, 0, 0].tolist() == [[0, 1, 2, 3], [2, 3, 4, 5]]
+    told = torch.tensor([1.0, 2.0]).view(2, 1, 1, 1).expand(2, 1, 1, 4)
+    assert views.merge(told).flatten().tolist() == [1, 1, 1, 2, 2, 2]
+    published = views._replace(border="zero")
+    assert published.stack(x)[:, 0, 0].tolist() == [[0, 0, 1, 2], [3, 4, 5, 0]]
+    assert torch.equal(published.merge(told), views.merge(told))
+
+
+def test_weights_lie_at_the_places():
+    """Cosine weights of a window of 4 are sin^2 of 22.5, 67.5, 112.5 and 157.5 degrees."""
+    near, far = math.sin(math.pi / 8) ** 2 + 1e-4, math.cos(math.pi / 8) ** 2 + 1e-4
+    views = WindowSet((Window(0, -1, 1, 4), Window(0, 1, 1, 4)), (1, 4), "cosine")
+    told = torch.tensor([1.0, 0.0]).view(2, 1, 1, 1).expand(2, 1, 1, 4)
+    expected = torch.tensor([1, far / (far + near), near / (far + near), 0])
+    assert torch.allclose(views.merge(told).flatten(), expected)
 
 
 @given(canvases, grids, seeds, st.sampled_from(WINDOW_WEIGHTS), st.sampled_from(BORDERS))

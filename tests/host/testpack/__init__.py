@@ -1,5 +1,6 @@
-"""Nodes for the tests of the server: one that takes its time, one that fails, one that expands."""
+"""Nodes for the tests of the server: they take their time, fail, expand, give any value."""
 
+import json
 import time
 
 import comfy.cldm.cldm
@@ -8,6 +9,8 @@ import comfy.model_management
 import comfy.utils
 import torch
 from comfy_execution.graph_utils import GraphBuilder
+
+from .tiny import TinyFamily
 
 
 class Slow:
@@ -81,9 +84,30 @@ class RandomControlNet:
         return (comfy.controlnet.ControlNet(network.eval(), load_device=device),)
 
 
+class AnyType(str):
+    """Fits every input."""
+
+    def __ne__(self, other):
+        return False
+
+
+class Value:
+    """Any value of JSON, NaN and Infinity too, for inputs of any type."""
+
+    CATEGORY = "testing"
+    RETURN_TYPES = (AnyType("*"),)
+    FUNCTION = "give"
+    INPUT_TYPES = classmethod(lambda cls: {"required": {"text": ("STRING", {})}})
+
+    def give(self, text):
+        return (json.loads(text),)
+
+
 NODE_CLASS_MAPPINGS = {
+    "HRFT_Value": Value,
     "HRFT_Slow": Slow,
     "HRFT_Fail": Fail,
     "HRFT_Expand": Expand,
     "HRFT_RandomControlNet": RandomControlNet,
+    "HRFT_TinyFamily": TinyFamily,
 }
