@@ -46,6 +46,13 @@ hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The browser last: as long as it is open, its event loop counts as running in this thread,
+    and asyncio.run is refused."""
+    items.sort(key=lambda item: (ROOT / "tests" / "browser") in item.path.parents)
+
+
 def pytest_configure() -> None:
     """End like Ctrl-C when told to, so that the server's process ends with us."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)

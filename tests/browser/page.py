@@ -95,6 +95,13 @@ ENDS = """([source, output, target, slot]) => {
     return [out, into].map(([x, y]) =>
         [pane.left + (x + offset[0]) * scale, pane.top + (y + offset[1]) * scale]);
 }"""
+# Every link: type and output of the one end, type and input of the other.
+LINKS = """() => app.graph.nodes.flatMap((node) => node.inputs.map((input) => {
+    const link = app.graph.links.get?.(input.link) ?? app.graph.links[input.link];
+    const from = link && app.graph.getNodeById(link.origin_id);
+    return link && [from.type, from.outputs[link.origin_slot].name, node.type, input.name];
+})).filter(Boolean)"""
+TRIES = 5
 
 
 class Kind(NamedTuple):
@@ -222,14 +229,21 @@ class Canvas:
         self.settle()
 
     def wire(self, source: str, output: str, target: str, slot: str) -> None:
-        """Drag from an output to an input; nodes by their types."""
-        start, end = self.page.evaluate(ENDS, [source, output, target, slot])
-        self.page.mouse.move(*start)
-        self.page.mouse.down()
-        self.page.mouse.move(*end, steps=6)
-        self.settle(3)
-        self.page.mouse.up()
-        self.settle(3)
+        """Drag from an output to an input, nodes by their types, until the link holds: a page
+        that is still drawing moves its sockets."""
+        wanted = [source, output, target, slot]
+        for _ in range(TRIES):
+            start, end = self.page.evaluate(ENDS, wanted)
+            self.page.mouse.move(*start)
+            self.page.mouse.down()
+            self.page.mouse.move(*end, steps=6)
+            self.settle(3)
+            self.page.mouse.up()
+            self.settle(3)
+            if wanted in self.page.evaluate(LINKS):
+                return
+            self.settle()
+        raise AssertionError(f"no wire after {TRIES} tries: {wanted}")
 
     # Queue
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from .page import LINKS
+
 # The pack's names for methods, as a user types them, and the node that should be offered. Hosts
 # of 0.3.75 know no aliases, so the names alone have to do.
 METHODS = {
@@ -49,11 +51,6 @@ WIRES = (
     ("HRF_LoadDemoModel", "VAE", "VAEDecode", "vae"),
     ("VAEDecode", "IMAGE", "PreviewImage", "images"),
 )
-LINKS = """() => app.graph.nodes.flatMap((node) => node.inputs.map((input) => {
-    const link = app.graph.links.get?.(input.link) ?? app.graph.links[input.link];
-    const from = link && app.graph.getNodeById(link.origin_id);
-    return link && [from.type, from.outputs[link.origin_slot].name, node.type, input.name];
-})).filter(Boolean)"""
 # The newest node, to a place of its own.
 MOVE = """([x, y]) => {
     const node = app.graph.nodes.reduce((a, b) => (Number(a.id) > Number(b.id) ? a : b));
