@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .sources import CHANGING, accesses, has_source, of_module, root_of, stored_names, tree_of
+from .sources import accesses, changing, has_source, of_module, root_of, stored_names, tree_of
 
 # Networks and their holders: their tensors are weights.
 WEIGHTS = (
@@ -184,17 +184,22 @@ def shows_places(name: str, value: Tensor) -> bool:
     return 0 <= low < high <= 1
 
 
-def kept(running: list[Callable]) -> set[str]:
+def kept(running: list[Callable], carried: bool = False) -> set[str]:
     """Names of what functions set outside of themselves in one call and read in another: what they
     close over, variables of their modules, and attributes of theirs. What is only counted or noted
-    is not kept."""
+    is not kept.
+
+    Args:
+        running: as `functions` finds them.
+        carried: leave out what a call sets before it reads it, and what it only empties.
+    """
     stored: set[tuple[str, str]] = set()
     read: set[tuple[str, str]] = set()
     for function in running:
         outside = _outside(function)
         if not has_source(function) and _may_keep(function):
             return {function.__name__}
-        sets, reads = accesses(function)
+        sets, reads = accesses(function, carried)
         anew = {name for name in stored_names(function.__code__) if name in outside}
         sets = {root: names for root, names in sets.items() if root in outside or root in anew}
         stored |= {(root, name) for root, names in sets.items() for name in names}
@@ -216,7 +221,7 @@ def changed(function: Callable) -> set[str]:
     found |= {root for root in accesses(function)[0] if root in outside}
     for node in ast.walk(tree_of(function)):
         method = node.func if isinstance(node, ast.Call) else None
-        if isinstance(method, ast.Attribute) and method.attr in CHANGING:
+        if isinstance(method, ast.Attribute) and changing(method.attr):
             found |= {root_of(method.value)} & outside
     return found
 
@@ -247,7 +252,7 @@ def _may_keep(function: Callable) -> bool:
     code = function.__code__
     stores = {"STORE_ATTR", "STORE_SUBSCR", "STORE_DEREF", "STORE_GLOBAL"}
     writes = any(i.opname in stores for i in dis.get_instructions(code))
-    writes |= bool(CHANGING & set(code.co_names))
+    writes |= any(changing(name) for name in code.co_names)
     known = [function.__globals__[name] for name in of_module(function)]
     modules = (types.ModuleType, type, types.FunctionType, types.BuiltinFunctionType)
     outside = any(not (_is_plain(value) or isinstance(value, modules)) for value in known)

@@ -194,9 +194,10 @@ def _check_options(options: dict[str, Any]) -> None:
         if rule is not None or str(name).startswith(KEY):
             continue
         found = next(held.places({name: value}), None)
-        if found is None and not CACHE.search(name):
+        room = isinstance(value, dict) and not value  # for patches to leave something in
+        if found is None and not room and not CACHE.search(name):
             continue
-        holds = f"it holds '{found[0]}' {tuple(found[1].shape)}" if found else "it is a cache"
+        holds = f"it holds '{found[0]}' {tuple(found[1].shape)}" if found else "it keeps something"
         raise ValueError(
             f"HiRes Fusion views do not know the model option '{name}', and {holds}, which would "
             f"be another view's: remove the node that sets it, or {NATIVE_ONLY}"
@@ -237,8 +238,9 @@ def _by_table(function: Any) -> bool:
 
 
 def _check_inside(patch: Any, keeps: bool) -> None:
-    """Judge a function that sees single calls. One inside the network, `keeps`, may hand
-    something on from block to block of its call; one around calls has nobody to hand it to."""
+    """Judge a function that sees single calls. One inside the network, `keeps`, may note
+    something for another patch of its call, but may not read what it noted itself the last time
+    that it ran; one around calls has nobody to hand anything to."""
     if _by_table(patch) or given_by(patch):
         return
     if hasattr(patch, "encoded_image_size"):
@@ -246,8 +248,8 @@ def _check_inside(patch: Any, keeps: bool) -> None:
     for name, value in held.places(patch):
         why = f"it holds '{name}' {tuple(value.shape)}, and views cannot tell how to cut that"
         raise _refusal(patch, f"{why}; {NATIVE_ONLY}")
-    kept = held.kept(held.functions(patch))
-    if (kept and not keeps) or any(CACHE.search(name) for name in kept):
+    running = held.functions(patch)
+    if held.kept(running, carried=keeps) or any(CACHE.search(n) for n in held.kept(running)):
         raise _refusal(patch, _KEEPS)
 
 

@@ -13,22 +13,33 @@ from collections.abc import Callable, Iterator
 # Methods that change what they are called on, and those of them that answer with what it held.
 CHANGING = {
     *("append", "appendleft", "extend", "insert", "update", "setdefault", "add", "pop", "clear"),
-    *("remove", "put", "send", "copy_", "fill_", "set_", "__setitem__", "__setattr__"),
+    *("remove", "put", "send", "__setitem__", "__setattr__"),
 }
 ANSWERING = {"setdefault", "pop", "send"}
-
+EMPTYING = {"pop", "clear", "remove"}
 
 Names = dict[str, set[str]]
+Aliases = dict[str, tuple[str, str]]
 
 
-def accesses(function: Callable) -> tuple[Names, Names]:
+def changing(method: str) -> bool:
+    """Whether a method of this name changes its object; torch's own end with one underscore."""
+    return method in CHANGING or (method.endswith("_") and not method.endswith("__"))
+
+
+def accesses(function: Callable, carried: bool = False) -> tuple[Names, Names]:
     """Variable -> attributes of it ("" for the variable or its items) that a function's source
-    sets, and that it reads."""
-    return _accesses(function.__code__)
+    sets, and that it reads.
+
+    Args:
+        carried: leave out what tells one call nothing of an earlier one: what is emptied or set to
+            a constant, and what is read after the same call has set it, whatever happens.
+    """
+    return _accesses(function.__code__, carried)
 
 
 @functools.lru_cache(4096)
-def _accesses(code: types.CodeType) -> tuple[Names, Names]:
+def _accesses(code: types.CodeType, carried: bool) -> tuple[Names, Names]:
     sets: Names = {}
     reads: Names = {}
     tree = _parsed(code)
@@ -37,13 +48,17 @@ def _accesses(code: types.CodeType) -> tuple[Names, Names]:
     targets = [
         n for n in ast.walk(tree) if isinstance(n, parts) and not isinstance(n.ctx, ast.Load)
     ]
+    settled = _settled(tree, alias) if carried else {}
+    reset = _reset(tree) if carried else set()
     written = {id(inner) for node in targets for inner in chain(node)}
+    unused = {id(n.value) for n in ast.walk(tree) if isinstance(n, ast.Expr)}
     for call in (n for n in ast.walk(tree) if isinstance(n, ast.Call)):
         method, args = call.func, call.args
-        if isinstance(method, ast.Attribute) and method.attr in CHANGING:
-            targets.append(method.value)
+        if isinstance(method, ast.Attribute) and changing(method.attr):
+            if not (carried and method.attr in EMPTYING):
+                targets.append(method.value)
             written |= {id(inner) for inner in chain(method)}
-            if method.attr in ANSWERING:
+            if method.attr in ANSWERING or (method.attr.endswith("_") and id(call) not in unused):
                 _note(reads, method.value, alias)
         elif isinstance(method, ast.Name) and method.id in ("setattr", "getattr") and args[1:]:
             name = args[1].value if isinstance(args[1], ast.Constant) else ""
@@ -52,33 +67,70 @@ def _accesses(code: types.CodeType) -> tuple[Names, Names]:
         elif isinstance(method, ast.Name) and method.id == "len":
             written |= {id(inner) for arg in args for inner in chain(arg)}  # counted, not read
     for node in targets:
-        _note(sets, node, alias)
+        if id(node) not in reset:
+            _note(sets, node, alias)
     # x.a.b reads x.a: of every chain that is read, the first attribute counts.
     within = {id(n.value) for n in ast.walk(tree) if isinstance(n, (ast.Attribute, ast.Subscript))}
-    for node in ast.walk(tree):
-        if isinstance(node, parts) and id(node) not in within and id(node) not in written:
+    apart = [n for n in ast.walk(tree) if isinstance(n, parts) and id(n) not in within | written]
+    for node in apart:
+        if node.lineno <= settled.get(_named(node, alias), node.lineno):
             _note(reads, node, alias)
     return sets, reads
 
 
-def _note(found: Names, node: ast.AST, alias: dict[str, tuple[str, str]]) -> None:
+def _note(found: Names, node: ast.AST, alias: Aliases) -> None:
     """Add a chain's variable and the first attribute of it."""
-    named = [inner.attr for inner in chain(node) if isinstance(inner, ast.Attribute)]
-    name = named[-1] if named else ""
-    root, first = alias.get(root_of(node), (root_of(node), ""))
     bare = isinstance(node, ast.Name) and node.id in alias  # the local name itself, set or read
     if not (bare and isinstance(node.ctx, ast.Store)):
-        found.setdefault(root, set()).add(first or name)
+        root, name = _named(node, alias)
+        found.setdefault(root, set()).add(name)
 
 
-def _aliases(tree: ast.AST) -> dict[str, tuple[str, str]]:
+def _named(node: ast.AST, alias: Aliases) -> tuple[str, str]:
+    """A chain's variable and the first attribute of it."""
+    named = [inner.attr for inner in chain(node) if isinstance(inner, ast.Attribute)]
+    root, first = alias.get(root_of(node), (root_of(node), ""))
+    return root, first or (named[-1] if named else "")
+
+
+def _settled(tree: ast.AST, alias: Aliases) -> dict[tuple[str, str], int]:
+    """Variable and attribute -> the line by which every call has set it."""
+    found: dict[tuple[str, str], int] = {}
+    waiting = [statement for function in tree.body for statement in getattr(function, "body", [])]
+    while waiting:
+        statement = waiting.pop()
+        if isinstance(statement, ast.With):
+            waiting += statement.body
+        if isinstance(statement, (ast.Assign, ast.AnnAssign)) and statement.value:
+            for target in getattr(statement, "targets", None) or [statement.target]:
+                for part in getattr(target, "elts", [target]):
+                    key, line = _named(part, alias), statement.end_lineno
+                    found[key] = min(line, found.get(key, line))
+    return found
+
+
+def _reset(tree: ast.AST) -> set[int]:
+    """Identities of what is deleted, or set to a constant."""
+    found = {id(n) for d in ast.walk(tree) if isinstance(d, ast.Delete) for n in d.targets}
+    for node in (n for n in ast.walk(tree) if isinstance(n, ast.Assign)):
+        for target in node.targets:
+            pairs = [(target, node.value)]
+            if isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
+                pairs = list(zip(target.elts, node.value.elts, strict=False))
+            found |= {id(part) for part, value in pairs if isinstance(value, ast.Constant)}
+    return found
+
+
+def _aliases(tree: ast.AST) -> Aliases:
     """Local names for parts of something else: `kept = self.state` -> (self, state)."""
     found = {}
+    declared = (n.names for n in ast.walk(tree) if isinstance(n, (ast.Global, ast.Nonlocal)))
+    outer = {name for names in declared for name in names}
     for node in ast.walk(tree):
         if isinstance(node, ast.Assign) and isinstance(node.value, (ast.Name, ast.Attribute)):
             named = [i.attr for i in chain(node.value) if isinstance(i, ast.Attribute)]
             for target in node.targets:
-                if isinstance(target, ast.Name) and target.id != root_of(node.value):
+                if isinstance(target, ast.Name) and target.id not in {*outer, root_of(node.value)}:
                     found[target.id] = (root_of(node.value), named[-1] if named else "")
     return found
 

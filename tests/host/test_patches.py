@@ -204,6 +204,13 @@ def test_what_views_would_get_wrong_is_refused(hang):
         refused(model, "HiRes Fusion views")
 
 
+@pytest.mark.parametrize("hang", keeping.HARMLESS)
+def test_what_a_call_hands_on_to_itself_runs(hang):
+    model = patcher(mild)
+    hang(model)
+    patches.check(model.model_options)
+
+
 def test_a_refusal_names_the_pack():
     def around(apply_model, args):
         return mask
