@@ -39,6 +39,8 @@ from .task import Method
 
 FOLDER = Path("lab/runs/tournament")
 LOG = "log.txt"
+Share = tuple[int, int]  # which part of how many
+
 SHOWN = {"format": "WEBP", "quality": 92, "method": 6}
 
 
@@ -118,10 +120,11 @@ class Drawing:
             found = figures.measure(picture, native, seed, self.plan.crops, cost, compared)
             results.save_picture(self.place(each), found)
 
-    def run(self, minutes: float) -> int:
-        """Draw until the time is over; how many pictures are still missing."""
+    def run(self, minutes: float, share: Share = (0, 1)) -> int:
+        """Draw until the time is over; how many pictures of the share are still missing."""
         end = time.monotonic() + 60 * minutes
-        jobs = self.missing()
+        part, parts = share
+        jobs = [job for job in self.missing() if job.seed % parts == part]
         for done, job in enumerate(bar := tqdm(jobs, unit="picture")):
             if time.monotonic() >= end:
                 return len(jobs) - done
@@ -237,11 +240,22 @@ def draw(args: argparse.Namespace) -> None:
     drawing = Drawing(plan, folder, stored=stored)
     for name, reason in drawing.absent.items():
         print(f"without {name}: {reason}", file=sys.stderr)
-    left = drawing.run(args.minutes)
+    left = drawing.run(args.minutes, args.share)
+    if args.share[1] > 1:  # each process would write over what another one stored
+        print("drawn; `draw --minutes 0` stores all shares", file=sys.stderr)
+        return
     found = drawing.rows() if args.explore else store(drawing, args.replace)
     print(tables(found, plan))
     if left:
         print(f"{left} pictures are still missing: run it again", file=sys.stderr)
+
+
+def share(text: str) -> Share:
+    """ "1/2" -> (1, 2)."""
+    part, _, parts = text.partition("/")
+    if not (part.isdecimal() and parts.isdecimal() and int(part) < int(parts)):
+        raise argparse.ArgumentTypeError(f"{text!r}: write a share as 0/2 or 1/2")
+    return int(part), int(parts)
 
 
 def main() -> None:
@@ -258,6 +272,10 @@ def main() -> None:
     p.add_argument("--background", action="store_true", help="go on without this terminal")
     p.add_argument("--nice", type=int, default=19, help="0 for the usual priority")
     p.add_argument("--threads", type=int, default=1)
+    p.add_argument(
+        "--share", type=share, default=(0, 1), metavar="I/N",
+        help="of N processes side by side, the one that draws every N-th seed; stores nothing",
+    )  # fmt: skip
     args = p.parse_args()
     try:
         if args.command == "draw":

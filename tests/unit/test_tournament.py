@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import types
 from pathlib import Path
 
@@ -284,6 +285,18 @@ def test_drawing_goes_on_where_it_stopped_and_draws_changed_rows_again(drawing, 
     changed, _ = drawing()
     assert {job.name for job in changed.missing()} == {"b"} and len(changed.missing()) == 6
     assert "b has changed" in capsys.readouterr().err
+
+
+def test_shares_draw_side_by_side_what_one_process_would(drawing):
+    one, _ = drawing()
+    total = len(one.missing())
+    assert one.run(5, tournament.share("1/2")) == 0
+    assert {seed for of in one.rows().pictures.values() for seed in of} == {11, 13}
+    assert 0 < len(one.missing()) < total
+    assert one.run(5, tournament.share("0/2")) == 0 and not one.missing()
+    for wrong in ("2/2", "1", "-1/2", "a/b"):
+        with pytest.raises(argparse.ArgumentTypeError, match="0/2"):
+            tournament.share(wrong)
 
 
 def test_what_was_drawn_is_stored_with_the_pictures_that_are_shown(drawing, tmp_path):
