@@ -8,30 +8,7 @@ import pytest
 
 from tools.runs import graphs
 
-INFO = {
-    "CLIPTextEncode": {
-        "input": {"required": {"text": ["STRING", {"multiline": True}], "clip": ["CLIP"]}}
-    },
-    "KSampler": {
-        "input": {
-            "required": {
-                "seed": ["INT", {"control_after_generate": True}],
-                "cfg": ["FLOAT", {}],
-                "sampler_name": [["euler", "ddim"], {}],
-                "latent_image": ["LATENT"],
-            },
-            "optional": {"tiled": ["BOOLEAN", {"default": False}]},
-        }
-    },
-    "RandomNoise": {"input": {"required": {"noise_seed": ["INT", {}]}}},
-    "PrimitiveFloat": {"input": {"required": {"value": ["FLOAT", {}]}}},
-    "LoadImage": {"input": {"required": {"image": [["a.png"], {"image_upload": True}]}}},
-}
-
-
-def node(kind, title, **inputs):
-    return {"class_type": kind, "inputs": inputs, "_meta": {"title": title}}
-
+from .small_host import INFO, node
 
 PROMPT = {"1": node("CLIPTextEncode", "Prompt", text="a boat", clip=["9", 1])}
 
