@@ -36,11 +36,20 @@ def check(
         model_options: of the MODEL, with its patches and wrappers.
         model: the MODEL, for the parts of it that nodes replaced.
     """
-    listed = [cond for found in conds.values() for cond in found or []]
-    check_links([listed])
-    patches.check(model_options or {}, [cond["hooks"] for cond in listed if cond.get("hooks")])
+    check_links([flat(conds)])
+    patches.check(model_options or {}, hooks(conds))
     if model is not None:
         patches.check_objects(model.object_patches)
+
+
+def flat(conds: dict[str, list[dict]]) -> list[dict]:
+    """All conds of a guider."""
+    return [cond for found in conds.values() for cond in found or []]
+
+
+def hooks(conds: dict[str, list[dict]]) -> list[Any]:
+    """The HookGroups of a guider's conds."""
+    return [cond["hooks"] for cond in flat(conds) if cond.get("hooks")]
 
 
 def check_sizes(model: Any, conds: dict[str, list[dict]], views: Views, batch: int) -> None:
@@ -52,7 +61,7 @@ def check_sizes(model: Any, conds: dict[str, list[dict]], views: Views, batch: i
         batch: latents of the canvas.
     """
     cutter = Cutter(model, views, batch, slice(0, 1), None)
-    for cond in (cond for found in conds.values() for cond in found or []):
+    for cond in flat(conds):
         for name, key in SIZED.items():
             given = cond.get(name)
             for value in given if key == "vace_context" and given else [given]:
@@ -73,7 +82,7 @@ def check_processed(
         crop_offset: as for `for_views`.
     """
     cutter = Cutter(model, views, x.shape[0], slice(0, 1), crop_offset)
-    for cond in (cond for found in conds.values() for cond in found or []):
+    for cond in flat(conds):
         cutter.all(cond)
 
 

@@ -24,6 +24,7 @@ from ..fusion_ops.pooled import PooledSet
 from ..fusion_ops.shifted import shifted_windows
 from ..fusion_ops.windows import WindowSet, windows
 from . import conditioning, patches, upsample
+from .cuts import origin
 from .latents import check_shape, check_side, diffusion_time, native_cells, patch_cells
 from .memory import even_batches, fitting_views, is_out_of_memory
 from .plan import KEY, LocalViews, ViewPlan
@@ -280,6 +281,10 @@ def start_run(executor, guider, sigmas: Tensor, extra_args: dict, *args, **kwarg
     _check_processed(guider, extra_args["model_options"][KEY], noise=args[1])
     run = ViewRun(extra_args.get("seed") or 0, sigmas)
     options = extra_args["model_options"]  # CFG++ samplers put another one in its place
+    strange = patches.stranger(guider.model_patcher, options, conditioning.hooks(guider.conds))
+    if strange is not None:
+        run.most_views = 1
+        logging.info("HiRes Fusion: one view a call, for the sake of %s", origin(strange))
     options[RUN] = run
     try:
         return executor(guider, sigmas, extra_args, *args, **kwargs)

@@ -77,6 +77,34 @@ def check_objects(replaced: dict[str, Any]) -> None:
             _check_inside(part, keeps=False)
 
 
+def stranger(model: Any, model_options: dict[str, Any], hooks: list[Any] = ()) -> Any | None:
+    """A function of single calls that no table and no known form tells about, or None.
+
+    Such a one may look at all pictures of a call at once, as Style Aligned does: the host shows it
+    pictures of a batch, and views must not be taken for them.
+
+    Args:
+        model: the MODEL, for the parts of it that nodes replaced.
+        model_options: of the run.
+        hooks: HookGroups of the conds.
+    """
+    found = [part for name, part in model.object_patches.items() if name not in OBJECTS]
+    found = [part for part in found if held.functions(part)]
+    found += [f] if (f := model_options.get("model_function_wrapper")) is not None else []
+    for options in [model_options.get("transformer_options", {}), *_hooked(hooks)]:
+        found += [patch for _, patch in _inside(options)]
+        for kind in AROUND_CALLS:
+            keyed = options.get("wrappers", {}).get(kind, {})
+            strange = (k for k in keyed if k not in WRAPPER_KEYS and not str(k).startswith(KEY))
+            found += [function for key in strange for function in _flat(keyed[key])]
+    return next((f for f in found if not (_by_table(f) or given_by(f) or _is_ours(f))), None)
+
+
+def _is_ours(function: Any) -> bool:
+    module = getattr(function, "__module__", None) or type(function).__module__
+    return module.startswith(__package__.rpartition(".")[0])
+
+
 def for_views(model_options: dict[str, Any], views: Views, batch: int, chosen: slice) -> dict:
     """The model_options with the masks of attention patches cut for the chosen views.
 

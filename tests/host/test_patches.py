@@ -293,3 +293,57 @@ def test_what_is_harmless_runs(hang):
     model = patcher(mild)
     hang(model)
     assert sample(viewed(model), torch.zeros(1, 4, 32, 32)).isfinite().all()
+
+
+def style_aligned(model):
+    """As that pack does: every picture of a call also looks at the first one of its prompt."""
+
+    def patch(q, k, v, extra):
+        half = k.shape[0] // len(extra["cond_or_uncond"])
+        first = torch.arange(k.shape[0]) // half * half
+        return q, torch.cat([k, k[first]], 1), torch.cat([v, v[first]], 1)
+
+    model.set_model_attn1_patch(patch)
+
+
+def mixing_around_calls(model):
+    def around(apply_model, args):
+        out = apply_model(args["input"], args["timestep"], **args["c"])
+        return 0.5 * (out + out.mean(0, keepdim=True))
+
+    model.set_model_unet_function_wrapper(around)
+
+
+def mixing_around_the_network(model):
+    def around(executor, *args, **kwargs):
+        out = executor(*args, **kwargs)
+        return 0.5 * (out + out.mean(0, keepdim=True))
+
+    model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "mixing", around)
+
+
+def mixing_in_a_part_of_the_model(model):
+    model.add_object_patch("diffusion_model.out", mixing_module(model.model.diffusion_model.out))
+
+
+def mixing_module(inner):
+    class Mixing(torch.nn.Module):
+        def forward(self, x):
+            out = inner(x)
+            return 0.5 * (out + out.mean(0, keepdim=True))
+
+    return Mixing()
+
+
+@pytest.mark.parametrize(
+    "hang",
+    [style_aligned, mixing_around_calls, mixing_around_the_network, mixing_in_a_part_of_the_model],
+)
+def test_what_looks_at_all_pictures_of_a_call_sees_no_two_views(hang):
+    model = families.tiny(SD)
+    x = families.latent(SD, 24, 28, batch=2)
+    prompts = {"positive": families.cond(SD, 2), "negative": families.cond(SD, 3), "steps": 2}
+    plain = sample(viewed(model), x, **prompts)
+    hang(model)
+    few, many = (sample(viewed(model, view_batch_size=n), x, **prompts) for n in (1, 4))
+    assert (many - few).abs().max() <= 1e-5 * few.abs().max() < (few - plain).abs().max()
