@@ -142,6 +142,12 @@ def test_names_are_names_on_any_system():
     [row] = rows.rows(UNIQUE, INFO, [odd], {})
     assert row.name.startswith("00001_text=a-b-c-long") and len(row.name) < 90
     assert not set(row.name) & set('\\/:*?"<>| \n')
+    # Three bytes a letter, and no system takes more than 255 of them.
+    [row] = rows.rows(UNIQUE, INFO, [{"Prompt.text": "雪山の上の赤い気球" * 20}], {})
+    files = [("保存した画像" * 20, ".png", "x", b"1")] * 12
+    names = [name for name, _ in record.named(row, files)]
+    assert "雪山の上の赤い気球" in names[0] and "保存した画像" in names[0]
+    assert len(set(names)) == 12 and max(len(f"{record.PART}{n}".encode()) for n in names) < 200
 
 
 def made(name="a", files=(("Save", ".png", "x.png", b"1"),)):

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from .rows import Row, safe
+from .rows import Row, clipped, safe
 
 JOURNAL = "rows.jsonl"
 INDEX = "index.csv"
@@ -146,7 +146,7 @@ def named(row: Row, files: Iterable[tuple]) -> Iterable[tuple[str, bytes]]:
     """A name for each file: the row's, and where it has several the node's title and a number."""
     files = list(files)
     for number, (title, kind, _, content) in enumerate(files, 1):
-        more = f"_{safe(title)[:30]}_{number}" if len(files) > 1 else ""
+        more = f"_{clipped(safe(title), 30)}_{number}" if len(files) > 1 else ""
         yield row.name + more + re.sub(r"[^\w.]", "", kind), content
 
 

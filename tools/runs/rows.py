@@ -16,7 +16,7 @@ from ..client import Prompt
 from .settings import Info, SettingError, applied, places
 
 NAME = "name"  # the column that names a row's pictures; it sets nothing
-LONGEST = 60
+LONGEST = 60  # bytes: a system takes names of 255, and letters of many languages take three each
 
 
 class TableError(ValueError):
@@ -96,7 +96,7 @@ def rows(
         if seen[key] > 1:  # a line that is there twice is drawn twice
             key = f"{key[:-4]}{seen[key]:04d}"
         slug = safe(name) or "_".join(safe(f"{short(k)}={v}") for k, v in settings.items())
-        parts = (f"{number:05d}", slug[:LONGEST].strip("._ -"), key[:8])
+        parts = (f"{number:05d}", clipped(slug, LONGEST).strip("._ -"), key[:8])
         yield Row(number, key, "_".join(filter(None, parts)), settings, changed)
 
 
@@ -114,3 +114,8 @@ def short(key: str) -> str:
 def safe(text: str) -> str:
     """`text` as part of a file's name on any system."""
     return re.sub(r"[^\w=.+-]+", "-", text).strip("-")
+
+
+def clipped(text: str, most: int) -> str:
+    """The beginning of `text` that takes so many bytes in UTF-8."""
+    return text.encode()[:most].decode(errors="ignore")
