@@ -145,8 +145,13 @@ def _arguments(host: Path, base: Path, cpu: bool) -> list[str]:
 
 
 def _environment() -> dict[str, str]:
+    import psutil  # not for all who only ask a server
+
     quiet = {"DO_NOT_TRACK": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "PYTHONUNBUFFERED": "1"}
-    dropped = ("PYTHONPATH", "PYTHONHOME")
+    dropped = {"PYTHONPATH", "PYTHONHOME"}
+    if "OMP_NUM_THREADS" not in psutil.Process().environ():
+        # Ray's, for its workers. One thread is slow, and adds up to other last bits than many.
+        dropped.add("OMP_NUM_THREADS")
     return {k: v for k, v in os.environ.items() if k not in dropped} | quiet
 
 

@@ -337,3 +337,13 @@ def test_a_page_that_cannot_be_had_stops_nothing(nowhere, monkeypatch, capsys):
     (nowhere / ".cache" / "pages" / known / "index.html").touch()
     setup_env.ensure_page()
     assert not capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("begun_with", "kept"), [({}, False), ({"OMP_NUM_THREADS": "4"}, True)])
+def test_a_server_has_the_threads_that_its_user_wants(monkeypatch, begun_with, kept):
+    """Ray sets them to one in its workers, after they began."""
+    monkeypatch.setattr(psutil.Process, "environ", lambda self: begun_with)
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    monkeypatch.setenv("PYTHONPATH", "elsewhere")
+    found = server._environment()
+    assert found.get("OMP_NUM_THREADS") == ("4" if kept else None) and "PYTHONPATH" not in found
