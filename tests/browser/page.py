@@ -19,7 +19,7 @@ from tools.host import ROOT
 
 SHOTS = ROOT / "out" / "browser"
 # The end of a hang, not a pace.
-PATIENCE = 600_000
+PATIENCE = 300_000
 SIZE = {"width": 1600, "height": 1000}
 FREE = (900, 880)  # where tests leave the canvas empty
 SEARCH = "input[role=combobox]"
@@ -308,10 +308,13 @@ class Canvas:
                 with contextlib.suppress(Exception):
                     button.click(timeout=5_000)
         dialog = self.page.get_by_role("dialog")
-        while dialog.count() and dialog.first.is_visible():
+        for _ in range(TRIES):
+            if not (dialog.count() and dialog.first.is_visible()):
+                return
             self.page.keyboard.press("Escape")
             with contextlib.suppress(Exception):
                 dialog.first.wait_for(state="hidden", timeout=5_000)
+        raise AssertionError(f"a dialog stays open: {dialog.first.inner_text()[:200]}")
 
     def shot(self, name: str) -> Path:
         """A screenshot in out/browser/, for people to look at."""

@@ -86,8 +86,11 @@ def test_templates_are_offered_and_one_is_opened(canvas):
     name = templates.NAMES["demofusion_demo"]
     file = json.loads(templates.graph("demofusion_demo").read_text(encoding="utf-8"))
     dialog.get_by_placeholder("Search").first.fill(name)
-    card = canvas.page.locator(f'[data-testid="template-workflow-{name}"]')
-    card.locator("img").first.click()
+    # The page filters a moment later, and draws the cards anew.
+    found = f"(name) => ({CARDS})().length < 6 && ({CARDS})().includes(name)"
+    canvas.page.wait_for_function(found, arg=name)
+    canvas.settle(30)
+    canvas.page.locator(f'[data-testid="template-workflow-{name}"]').first.click()
     canvas.page.wait_for_function(
         "(count) => app.graph.nodes.length === count", arg=len(file["nodes"])
     )
