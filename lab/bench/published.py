@@ -49,8 +49,9 @@ def how(figures: Figures) -> str:
         f"{recipe['cfg']:g}, {recipe['crops']} crops a picture; {machine['device']}, torch "
         f"{machine['torch']}, ComfyUI {machine['comfyui']}, commit {machine['commit']}."
     ]
-    if made["absent"]:
-        lines.append("Without " + ", ".join(made["absent"]) + ": not on that machine.")
+    drawn = {each.name for standings in figures.standings.values() for each in standings}
+    if absent := [name for name in made["absent"] if name not in drawn]:
+        lines.append("Without " + ", ".join(absent) + ": not on that machine.")
     return " ".join(lines)
 
 
@@ -84,6 +85,27 @@ def presets(figures: Figures) -> str:
     return "\n".join(lines)
 
 
+def tiled(figures: Figures) -> str:
+    """What was drawn at every scale against enlarge + tiled image-to-image."""
+    scales = sorted(figures.standings)
+    by_name = [{s.name: s for s in figures.standings[scale]} for scale in scales]
+    names = [n for n, s in by_name[0].items() if s.follows and n != rows.TILED] if scales else []
+    names = [n for n in names if all(n in found for found in by_name)]
+    if not names or any(rows.TILED not in found for found in by_name):
+        return NOTHING
+    heads = "".join(f" {scale}×, crops | evaluations |" for scale in scales)
+    rule = f"|---|{'---|---|' * len(scales)}"
+    lines = [f"| against enlarge + tiled image-to-image |{heads}", rule]
+    for name in names:
+        cells = []
+        for found in by_name:
+            each, other = found[name].against.get(rows.TILED), found[rows.TILED].evaluations
+            seeds = f" ({each.count})" if each else ""
+            cells += [words(each) + seeds if each else "", f"{found[name].evaluations / other:.0%}"]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def _short(standing: Standing) -> str:
     against = (standing.against.get(other) for other in (COMPARED, rows.BICUBIC))
     cells = [
@@ -99,6 +121,7 @@ def _short(standing: Standing) -> str:
 BLOCKS: dict[str, Callable[[Figures], str]] = {
     "how": how,
     "presets": presets,
+    "tiled": tiled,
     **{f"{scale}x": table_of(scale) for scale in (2, 3, 4)},
 }
 

@@ -38,7 +38,7 @@ def main() -> None:
     p = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    p.add_argument("--fewest", type=int, default=10, help="seeds that a row must have")
+    p.add_argument("--fewest", type=int, default=16, help="seeds that a row must have")
     p.add_argument("--out", type=Path, default=Path("docs/quality_cost.png"))
     args = p.parse_args()
     cost = {each.preset: each.pflop for each in count("SDXL", None, [PIXELS])}
