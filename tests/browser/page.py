@@ -242,7 +242,12 @@ class Canvas:
             self.settle(3)
             if wanted in self.page.evaluate(LINKS):
                 return
-            self.settle()
+            # Let go beside a socket, a wire asks what to end in.
+            self.shot("no_wire")
+            self.page.keyboard.press("Escape")
+            self.close_search()
+            self.close_dialogs()
+            self.settle(30)
         raise AssertionError(f"no wire after {TRIES} tries: {wanted}")
 
     # Queue
