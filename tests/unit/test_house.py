@@ -181,7 +181,15 @@ def test_the_command_line_imports_only_what_its_extra_lists():
         if path.suffix == ".py":
             for name in imports(path):
                 room, *_ = name.split(".")
-                known = {"PIL", "ray", "requests", "tqdm", "websocket", *sys.stdlib_module_names}
+                known = {
+                    "PIL",
+                    "psutil",
+                    "ray",
+                    "requests",
+                    "tqdm",
+                    "websocket",
+                    *sys.stdlib_module_names,
+                }
                 assert name in modules if room == "tools" else room in known | {"msvcrt"}, path
 
 
