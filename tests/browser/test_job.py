@@ -78,7 +78,8 @@ def test_every_method_is_found_by_its_name(canvas):
 @pytest.fixture
 def job(canvas):
     """The main job, placed and wired by hand on an empty canvas; small and quick."""
-    canvas.page.evaluate("() => { app.canvas.ds.scale = 0.8; app.canvas.ds.offset = [40, 40]; }")
+    # All of it left of the panel of properties, which other tests may have left open.
+    canvas.page.evaluate("() => { app.canvas.ds.scale = 0.62; app.canvas.ds.offset = [60, 60]; }")
     for typed, name, at in PLACED:
         canvas.place(typed, name)
         canvas.page.evaluate(MOVE, at)
