@@ -12,6 +12,7 @@ from torch import Tensor
 
 LABEL = 20  # px, height of a label
 GAP = 4
+MOST_BYTES = 290_000  # of a picture in the documents
 
 
 def to_image(picture: Tensor) -> Image.Image:
@@ -76,7 +77,7 @@ def sheet_of_rows(rows: Mapping[str, Sequence[Image.Image]], width: int) -> Imag
     return sheet(cells, columns)
 
 
-def save_small(image: Image.Image, path: Path, most: int = 290_000) -> None:
+def save_small(image: Image.Image, path: Path, most: int = MOST_BYTES) -> None:
     """Write a JPEG of at most so many bytes."""
     for quality in range(90, 20, -5):
         image.save(path, quality=quality, optimize=True)

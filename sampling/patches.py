@@ -47,15 +47,12 @@ def check(model_options: dict[str, Any], hooks: list[Any] = ()) -> None:
             "the dimension of the frames"
         )
     on_canvas = list(_on_canvas(model_options))
-    inside: list[Any] = []
-    for options in [model_options.get("transformer_options", {}), *_hooked(hooks)]:
+    for options in _every_options(model_options, hooks):
         _check_options(options)
-        inside += [patch for _, patch in _inside(options)]
-        for kind, wrappers in options.get("wrappers", {}).items():
-            _check_wrappers(kind, wrappers)
-            found = list(_flat(wrappers))
-            inside += found if kind in AROUND_CALLS else []
-            on_canvas += found if kind == WrappersMP.PREDICT_NOISE else []
+        wrappers = options.get("wrappers", {})
+        for kind, keyed in wrappers.items():
+            _check_wrappers(kind, keyed)
+        on_canvas += _flat(wrappers.get(WrappersMP.PREDICT_NOISE, {}))
     for options in _hooked(hooks):
         for _, patch in _inside(options):
             if any(_masks(given) for given in given_by(patch)):
@@ -63,10 +60,9 @@ def check(model_options: dict[str, Any], hooks: list[Any] = ()) -> None:
     around = model_options.get("model_function_wrapper")
     if around is not None:
         _check_inside(around, keeps=False)
-        inside.append(around)
     for function in on_canvas:
         _by_table(function)
-    for patch in inside:
+    for _, patch in _of_calls(model_options, hooks):
         _check_memory(patch, on_canvas)
 
 
@@ -88,15 +84,9 @@ def stranger(model: Any, model_options: dict[str, Any], hooks: list[Any] = ()) -
         model_options: of the run.
         hooks: HookGroups of the conds.
     """
-    found = [part for name, part in model.object_patches.items() if name not in OBJECTS]
-    found = [part for part in found if held.functions(part)]
-    found += [f] if (f := model_options.get("model_function_wrapper")) is not None else []
-    for options in [model_options.get("transformer_options", {}), *_hooked(hooks)]:
-        found += [patch for _, patch in _inside(options)]
-        for kind in AROUND_CALLS:
-            keyed = options.get("wrappers", {}).get(kind, {})
-            strange = (k for k in keyed if k not in WRAPPER_KEYS and not str(k).startswith(KEY))
-            found += [function for key in strange for function in _flat(keyed[key])]
+    replaced = (part for name, part in model.object_patches.items() if name not in OBJECTS)
+    found = [part for part in replaced if held.functions(part)]
+    found += [f for key, f in _of_calls(model_options, hooks) if key not in WRAPPER_KEYS]
     return next((f for f in found if not (_by_table(f) or given_by(f) or _is_ours(f))), None)
 
 
@@ -179,6 +169,23 @@ def _given_parts(patch: Any, views: Views, batch: int, chosen: slice) -> Any:
         copies = patch.multigpu_kwargs.items()
         out.multigpu_kwargs = {at: [all_cut(given) for given in all_] for at, all_ in copies}
     return out
+
+
+def _every_options(model_options: dict[str, Any], hooks: list[Any]) -> list[dict[str, Any]]:
+    """The transformer_options of the model, and those that hooks bring."""
+    return [model_options.get("transformer_options", {}), *_hooked(hooks)]
+
+
+def _of_calls(model_options: dict[str, Any], hooks: list[Any]) -> Iterator[tuple[Any, Any]]:
+    """(key, function) of all that see single model calls; the key of a wrapper, None of others."""
+    for options in _every_options(model_options, hooks):
+        yield from ((None, patch) for _, patch in _inside(options))
+        for kind in AROUND_CALLS:
+            keyed = options.get("wrappers", {}).get(kind, {})
+            yield from ((key, one) for key, listed in keyed.items() for one in _flat(listed))
+    around = model_options.get("model_function_wrapper")
+    if around is not None:
+        yield None, around
 
 
 def _hooked(hooks: list[Any]) -> Iterator[dict[str, Any]]:

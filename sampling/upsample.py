@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..fusion_ops.lattices import dilation_factor
 from ..fusion_ops.pooled import PooledSet, lowered
+from . import conditioning
 from .control import links
 from .latents import native_cells, patch_cells
 from .plan import ViewPlan
@@ -89,8 +90,7 @@ def check(conds: dict[str, list[dict]]) -> None:
     Args:
         conds: the guider's conds, {"positive": [cond, ...], ...}.
     """
-    groups = [cond.get("hooks") for listed in conds.values() for cond in listed]
-    hooks = [hook for group in groups if group is not None for hook in group.hooks]
+    hooks = [hook for group in conditioning.hooks(conds) for hook in group.hooks]
     if any(len(hook.hook_keyframe.keyframes) > 1 for hook in hooks):
         raise ValueError(
             "Upsample Guidance evaluates a step at two noise levels, and hook keyframes change "

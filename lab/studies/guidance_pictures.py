@@ -6,20 +6,18 @@ twice its native size; below each picture's name stands what it cost, in evaluat
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 
-from ..files import ROOT
 from ..pack import Session
-from ..pictures import save_small, scaled, sheet, to_image
+from ..pictures import scaled, sheet, to_image
+from .pages import draw_pages
 
 SCALE = 2
 WIDTH = 384  # px of a picture on a page
-PAGES = ROOT / "web" / "docs"
 Make = Callable[[Any, dict], Any]  # (MODEL, enlarged native LATENT) -> MODEL
 
 
@@ -93,8 +91,7 @@ PICTURES: dict[str, tuple[Callable[[], dict[str, Make]], str, int, float | None]
 }
 
 
-@torch.inference_mode()
-def draw(session: Session, name: str, folder: Path) -> Path:
+def draw(session: Session, name: str) -> Image.Image:
     """The picture of one page."""
     from hires_fusion.sampling.lift import upsample
 
@@ -114,23 +111,14 @@ def draw(session: Session, name: str, folder: Path) -> Path:
         cost = (session.cells - before) / session.native**2
         picture = to_image(session.decode(out))
         cells.append((f"{label}: {cost:.0f}", scaled(picture, WIDTH)))
-    path = folder / f"{name}.jpg"
-    save_small(sheet(cells, 2), path)
-    return path
+    return sheet(cells, 2)
 
 
-def main() -> None:
-    """Command line."""
-    p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    p.add_argument("names", nargs="*", default=list(PICTURES), help="of the pages' pictures")
-    p.add_argument("--threads", type=int, default=2)
-    p.add_argument("--out", type=Path, default=PAGES)
-    args = p.parse_args()
-    torch.set_num_threads(args.threads)
+def prepare() -> Callable[[str], Image.Image]:
+    """The model, for all pages."""
     session = Session()
-    for name in args.names:
-        print(draw(session, name, args.out), flush=True)
+    return lambda name: draw(session, name)
 
 
 if __name__ == "__main__":
-    main()
+    draw_pages(__doc__.split("\n")[0], PICTURES, prepare)

@@ -6,20 +6,17 @@ again; every page shows the same part of it, pixel by pixel.
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
+from collections.abc import Callable
 
 import torch
 from PIL import Image
 
-from ..files import ROOT
 from ..pack import Session
-from ..pictures import save_small, sheet, to_image
+from ..pictures import sheet, to_image
+from .pages import Cells, draw_pages
 
-PAGES = ROOT / "web" / "docs"
 PROMPT, SEED = "a red hot-air balloon over mountains at sunset", 101
 PART = (120, 112, 440, 432)  # px of the enlarged picture
-Cells = list[tuple[str, Image.Image]]
 
 
 class Study:
@@ -117,21 +114,11 @@ def added_noise(study: Study) -> Cells:
 PICTURES = {f.__name__: f for f in (upsample_latent, renoise_sigmas, inversion_noise, added_noise)}
 
 
-@torch.inference_mode()
-def main() -> None:
-    """Command line."""
-    p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    p.add_argument("names", nargs="*", default=list(PICTURES), help="of the pages' pictures")
-    p.add_argument("--threads", type=int, default=2)
-    p.add_argument("--out", type=Path, default=PAGES)
-    args = p.parse_args()
-    torch.set_num_threads(args.threads)
+def prepare() -> Callable[[str], Image.Image]:
+    """The model, and one native picture for all pages."""
     study = Study(Session(steps=30, cfg=4.0))
-    for name in args.names:
-        path = args.out / f"{name}.jpg"
-        save_small(sheet(PICTURES[name](study), 4), path)
-        print(path, flush=True)
+    return lambda name: sheet(PICTURES[name](study), 4)
 
 
 if __name__ == "__main__":
-    main()
+    draw_pages(__doc__.split("\n")[0], PICTURES, prepare)

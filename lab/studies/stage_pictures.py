@@ -6,22 +6,18 @@ for those of the model itself. A number beside a name is its cost in evaluations
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
 
 from ..bench.methods import bicubic, progressive
 from ..bench.task import Task, draw_native
-from ..files import ROOT
 from ..pack import Session
-from ..pictures import save_small, sheet, to_image
+from ..pictures import sheet, to_image
 from ..scenes.wishes import wish
+from .pages import Cells, draw_pages
 
-PAGES = ROOT / "web" / "docs"
 SCALE = 2
 PROMPT, SEED = "a red hot-air balloon over mountains at sunset", 101
 PART = (120, 112, 440, 432)  # px of the enlarged picture
@@ -31,7 +27,6 @@ PRESETS = (
 )
 SHARES = (1.0, 0.6, 0.3, 0.1)
 FIRST, SHOWN = 2040, 8  # seeds of the model's own pictures
-Cells = list[tuple[str, Image.Image]]
 
 
 class Study:
@@ -117,22 +112,16 @@ PICTURES: dict[str, Callable[[Study], Cells]] = {
 }
 
 
-@torch.inference_mode()
-def main() -> None:
-    """Command line."""
-    p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    p.add_argument("names", nargs="*", default=list(PICTURES), help="of the pages' pictures")
-    p.add_argument("--threads", type=int, default=2)
-    p.add_argument("--out", type=Path, default=PAGES)
-    args = p.parse_args()
-    torch.set_num_threads(args.threads)
+def prepare() -> Callable[[str], Image.Image]:
+    """The model, and one native picture for all pages."""
     study = Study(Session(steps=20, cfg=4.0))
-    for name in args.names:
+
+    def draw(name: str) -> Image.Image:
         cells = PICTURES[name](study)
-        path = args.out / f"{name}.jpg"
-        save_small(sheet(cells, 3 if len(cells) == 3 else 4), path, 120_000)
-        print(path, flush=True)
+        return sheet(cells, 3 if len(cells) == 3 else 4)
+
+    return draw
 
 
 if __name__ == "__main__":
-    main()
+    draw_pages(__doc__.split("\n")[0], PICTURES, prepare, 120_000)
