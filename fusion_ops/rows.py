@@ -8,6 +8,7 @@ from typing import Any
 MOST_CHARACTERS = 40_000
 MOST_ROWS = 15
 MOST_DIGITS = 30
+MOST_DEPTH = 8  # of brackets in each other; a list of stages has two
 EXAMPLE = 'write a JSON list such as [{"scale": 2}, {"scale": 3}]'
 
 
@@ -46,12 +47,30 @@ def _read(text: str, name: str, fix: str) -> Any:
             f"{name} has {len(text)} characters: write at most {MOST_CHARACTERS}, and at most "
             f"{MOST_ROWS} stages"
         )
+    if _depth(text) > MOST_DEPTH:  # where json gives up depends on the Python
+        raise ValueError(f"{name} is nested too deep: {fix}")
     try:
         return json.loads(text, object_pairs_hook=_object, parse_int=_whole, parse_float=_real)
     except json.JSONDecodeError as e:
         raise ValueError(f"{name} is no JSON ({e.msg}, line {e.lineno}): {fix}") from e
-    except RecursionError:
-        raise ValueError(f"{name} is nested too deep: {fix}") from None
+
+
+def _depth(text: str) -> int:
+    """How many brackets of a JSON text lie in each other."""
+    depth = deepest = 0
+    quoted = escaped = False
+    for character in text:
+        if quoted:
+            quoted = escaped or character != '"'
+            escaped = character == "\\" and not escaped
+        elif character in "[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif character in "]}":
+            depth -= 1
+        else:
+            quoted = character == '"'
+    return deepest
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
