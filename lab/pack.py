@@ -113,6 +113,7 @@ class Session:
             cfg: instead of the session's.
             positive: CONDITIONING in place of the prompt's.
         """
+        import comfy.model_management as mm
         import comfy.samplers
 
         from hires_fusion.fusion_ops.schedule import end_of_schedule
@@ -126,7 +127,8 @@ class Session:
         sigmas = end_of_schedule(sigmas, whole, start)
         sampler = sampler or comfy.samplers.sampler_object("euler")
         noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(seed))
-        return guider.sample(noise, latent, sampler, sigmas, seed=seed, disable_pbar=True)
+        out = guider.sample(noise, latent, sampler, sigmas, seed=seed, disable_pbar=True)
+        return out.to(mm.intermediate_device())  # as the host's nodes hand it on
 
     def decode(self, latent: Tensor) -> Tensor:
         """(B, 3, H, W) in 0..1."""

@@ -72,6 +72,7 @@ def run_stages(
 
 
 def _sampled(session: Session, step: Any, prompt: str, lifted: dict, seed: int) -> Tensor:
+    import comfy.model_management as mm
     import comfy.samplers
     from comfy_extras.nodes_custom_sampler import Guider_Basic
 
@@ -95,6 +96,7 @@ def _sampled(session: Session, step: Any, prompt: str, lifted: dict, seed: int) 
         seed=seed,
         disable_pbar=True,
     )
+    out = out.to(mm.intermediate_device())
     more = Drawn(seed + OTHER_NOISE)
     return added_noise(session.model, {"samples": out}, more, stage.added_noise)["samples"]
 
