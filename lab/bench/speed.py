@@ -1,8 +1,8 @@
 """How fast is each method, and how fast could it be? `python -m lab.bench.speed`
 
-Runs the demo model, and on a GPU SDXL's architecture with random weights in fp16 at 2048, 3072
-and 4096 pixels (`--tiny` runs a tiny image of it anywhere). Every model call is noted, so a row
-tells what was computed beside how long it took:
+Runs the demo model, and on a GPU SDXL's architecture with random weights at 2048, 3072 and 4096
+pixels (`--tiny` runs a tiny image of it anywhere), to the finished latent; its decoding is a row of
+its own. Every model call is noted, so a row tells what was computed beside how long it took:
 
 - "of the limit": seconds of as many evaluations of the model at its native size, each at the
   batch that suits the device best, over the seconds of the run;
@@ -25,7 +25,6 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,10 +33,11 @@ from torch import Tensor
 
 from ..pack import Session
 from . import speed_diffusers, speed_others
-from .methods import from_noise, multidiffusion, progressive
+from .methods import from_noise, multidiffusion
 from .speed_meter import Meter, facts
+from .speed_methods import OURS, Work, from_scratch, native
 from .speed_models import RandomSDXL
-from .task import Task, draw_native
+from .task import Task
 
 PROMPT = "a red hot-air balloon over snowy mountains by day"
 BATCHES = (1, 2, 4, 8, 16, 32, 64)  # of the limit
@@ -89,42 +89,16 @@ class Limits(NamedTuple):
         return Limits(*native, max(self.matrix_rate, other.matrix_rate))
 
     def shares(self, row: Row) -> dict[str, float | None]:
-        """What a row reached of each limit."""
+        """What a row reached of each limit; None where it cannot be said."""
         at_best = row.evaluations * self.native_seconds if row.at_native else None
         return {
             "of_limit": at_best and at_best / row.busy,
-            "of_matrix_rate": row.flops / row.busy / self.matrix_rate,
+            "of_matrix_rate": row.flops / row.busy / self.matrix_rate if row.flops else None,
         }
 
 
 AGAIN = "MultiDiffusion, again"
-Work = Callable[[Session, str, int, int], Tensor]
-
-
-def native(session: Session, prompt: str, seed: int, scale: int) -> Tensor:
-    """The latent of the model's own size."""
-    return draw_native(session, prompt, seed)
-
-
-def from_native(draw: Callable[[Task], Tensor]) -> Work:
-    """A method that starts from the native latent, which is drawn first."""
-
-    def work(session: Session, prompt: str, seed: int, scale: int) -> Tensor:
-        return draw(Task(session, prompt, seed, scale, draw_native(session, prompt, seed)))
-
-    return work
-
-
-def from_scratch(draw: Callable[[Task], Tensor]) -> Work:
-    """A method that starts from noise."""
-    return lambda *task: draw(Task(*task))
-
-
-OURS: dict[str, Work] = {
-    "direct": from_scratch(from_noise),
-    "MultiDiffusion": from_scratch(multidiffusion),
-    "DemoFusion": from_native(progressive),
-}
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 class Bench:
@@ -177,17 +151,25 @@ class Bench:
             stages=stages or (seconds,),
             calls=len(calls),
             evaluations=sum(call.shape[0] for call in calls),
-            at_native=all(call.shape[-2:] == (side, side) for call in calls),
+            at_native=bool(calls) and all(call.shape[-2:] == (side, side) for call in calls),
             flops=self.meter.flops(calls),
             outside=1 - sum(call.seconds for call in calls) / busy,
             peak=peak,
         )
 
-    def rows(self, scales: list[int], packs: list[Path], others: list[speed_others.Other]) -> list:
-        """Our methods, then those of others."""
+    def rows(
+        self,
+        scales: list[int],
+        packs: list[Path],
+        others: list[speed_others.Other],
+        only: list[str] | None = None,
+    ) -> list:
+        """Our methods, then those of others; `only` some of ours."""
         found = [self.native]
         for scale in scales:
-            found += [self._row(name, method, scale) for name, method in OURS.items()]
+            found += [self._row(name, OURS[name], scale) for name in only or OURS]
+        if only:
+            return found
         if isinstance(self.session, RandomSDXL):
             pipeline = speed_diffusers.work(self.meter.around)
             for scale in (1, *scales):
@@ -199,8 +181,6 @@ class Bench:
             found += [self._row(other.label, self._other(other), scale) for other in others]
             if loaded:  # beside them, in case the machine was busier before
                 found.append(self._row(AGAIN, from_scratch(multidiffusion), scale))
-        # The machine may have been busy the first time.
-        self.limits = self.limits.better(self.measure_limits())
         return found
 
     def _row(self, name: str, work: Work, scale: int) -> Row:
@@ -215,7 +195,7 @@ class Bench:
             if name in (*OURS, AGAIN):
                 raise
             row = Row(name, scale, f"failed: {problem}")
-        told = row.note or f"{row.seconds:.2f} s"
+        told = row.note or f"{row.seconds:.2f} s, {row.calls} calls, {row.peak:.0f} MiB"
         print(f"{name} {scale}×: {told}", file=sys.stderr, flush=True)
         return row
 
@@ -249,12 +229,18 @@ def table(rows: list[Row], limits: Limits) -> str:
 
 def bench(session: Session, args: argparse.Namespace, name: str) -> dict[str, Any]:
     """Measure one model, print its table, and return it as JSON holds it."""
+    if args.compile:
+        from comfy_extras.nodes_torch_compile import TorchCompileModel
+
+        session.model = TorchCompileModel.execute(session.model, "inductor").result[0]
+        name += ", compiled"
     with torch.inference_mode():
         made = Bench(session, args.repeats)
         others = [*speed_others.KNOWN]
         others += [speed_others.Other(node, node, {}) for node in args.node]
-        rows = made.rows(args.scales, args.packs, others)
-    limits = made.limits
+        rows = made.rows(args.scales, args.packs, others, args.methods)
+        # The machine may have been busy the first time.
+        limits = made.limits.better(made.measure_limits())
     print(
         f"\n{name}, {session.steps} steps a stage. One evaluation at the native size takes at "
         f"least {1000 * limits.native_seconds:.2f} ms (batch {limits.native_batch}); matrix "
@@ -270,6 +256,9 @@ def main() -> None:
     p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     p.add_argument("--models", default="", help="demo, sdxl or both; default: what the device can")
     p.add_argument("--tiny", action="store_true", help="a tiny image of SDXL instead, anywhere")
+    p.add_argument("--dtype", choices=DTYPES, default="fp16", help="of SDXL")
+    p.add_argument("--compile", action="store_true", help="by the host's TorchCompileModel")
+    p.add_argument("--methods", nargs="*", choices=OURS, help="ours alone; all and others' without")
     p.add_argument("--scales", type=int, nargs="+", default=[2, 3, 4])
     p.add_argument("--steps", type=int, default=20, help="of every stage")
     p.add_argument("--repeats", type=int, default=1, help="runs of each method; the median counts")
@@ -287,9 +276,10 @@ def main() -> None:
         if name == "demo":
             results.append(bench(Session(args.steps), args, "Demo model"))
         else:
-            label = "Tiny SDXL in fp32" if args.tiny else "SDXL in fp16"
-            label += " with random weights"
-            results.append(bench(RandomSDXL(args.steps, tiny=args.tiny), args, label))
+            kind = "fp32" if args.tiny else args.dtype
+            label = f"{'Tiny ' if args.tiny else ''}SDXL in {kind} with random weights"
+            session = RandomSDXL(args.steps, tiny=args.tiny, dtype=DTYPES[kind])
+            results.append(bench(session, args, label))
     made = {**found, "results": results}
     args.json.parent.mkdir(parents=True, exist_ok=True)
     args.json.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")

@@ -23,10 +23,11 @@ SHORTEST = 0.3  # seconds that a repeated measurement lasts at least
 
 
 class Call(NamedTuple):
-    """One call of the model."""
+    """One call of the model; `attention` is what its windows of attention are, None without."""
 
     shape: tuple[int, ...]
     seconds: float
+    attention: Any = None
 
 
 class Meter:
@@ -44,6 +45,7 @@ class Meter:
         self.gpu = session.model.load_device.type == "cuda"
         # Of a CPU the process's own time, so that other programs on the machine don't count.
         self.clock = time.perf_counter if self.gpu else time.process_time
+        self.windows, self.window_wrappers = _windows_of_attention()
         self._marks: list[tuple] = []
         self._examples: dict[tuple, tuple] = {}
         self._flops: dict[tuple, int] = {}
@@ -51,7 +53,7 @@ class Meter:
     def _note(self, executor, x, t, c_concat, c_crossattn, control, options, **conds) -> Tensor:
         before = self._mark()
         out = executor(x, t, c_concat, c_crossattn, control, options, **conds)
-        self._marks.append((tuple(x.shape), before, self._mark()))
+        self._marks.append((tuple(x.shape), before, self._mark(), options.get(self.windows)))
         self._examples.setdefault(tuple(x.shape), (x, t, c_crossattn, conds))
         return out
 
@@ -61,7 +63,7 @@ class Meter:
         def noted(x: Tensor, *args: Any, **kwargs: Any) -> Any:
             before = self._mark()
             out = forward(x, *args, **kwargs)
-            self._marks.append((tuple(x.shape), before, self._mark()))
+            self._marks.append((tuple(x.shape), before, self._mark(), None))
             return out
 
         return noted
@@ -90,13 +92,13 @@ class Meter:
         seconds, busy = time.perf_counter() - started[0], self.clock() - started[1]
         peak = torch.cuda.max_memory_allocated() / 2**20 if self.gpu else resident("VmHWM")
         calls = [
-            Call(shape, before.elapsed_time(after) / 1000 if self.gpu else after - before)
-            for shape, before, after in self._marks
+            Call(shape, before.elapsed_time(after) / 1000 if self.gpu else after - before, windows)
+            for shape, before, after, windows in self._marks
         ]
         return seconds, busy, calls, peak
 
-    def _replay(self, shape: tuple[int, ...], batch: int) -> None:
-        """A call as one of this shape was, with another batch."""
+    def _replay(self, shape: tuple[int, ...], batch: int, attention: Any = None) -> None:
+        """A call as one of this shape was, with another batch and windows of attention."""
         x, t, context, conds = self._examples[shape]
 
         def repeated(tensor: Tensor) -> Tensor:
@@ -104,18 +106,21 @@ class Meter:
             return tensor.repeat(times, *[1] * (tensor.ndim - 1))[:batch]
 
         conds = {k: repeated(v) if isinstance(v, Tensor) else v for k, v in conds.items()}
-        self.base.apply_model(repeated(x), repeated(t), None, repeated(context), **conds)
+        options = {self.windows: attention, "wrappers": self.window_wrappers} if attention else {}
+        given = (repeated(x), repeated(t), None, repeated(context), None, options)
+        self.base.apply_model(*given, **conds)
 
     def flops(self, calls: list[Call]) -> int:
-        """Floating point operations of calls: two a multiply-add, counted once for each shape."""
+        """Floating point operations of calls: two a multiply-add, counted once for each kind."""
         total = 0
-        for shape, count in Counter(call.shape for call in calls).items():
-            if shape not in self._flops:
+        for kind, count in Counter((call.shape, call.attention) for call in calls).items():
+            if kind not in self._flops:
+                shape, attention = kind
                 counter = FlopCounterMode(display=False, custom_mapping=_attention())
                 with counter:
-                    self._replay(shape, shape[0])
-                self._flops[shape] = counter.get_total_flops()
-            total += count * self._flops[shape]
+                    self._replay(shape, shape[0], attention)
+                self._flops[kind] = counter.get_total_flops()
+            total += count * self._flops[kind]
         return total
 
     def best_native(self, native: int, batches: tuple[int, ...]) -> tuple[float, int]:
@@ -151,6 +156,14 @@ class Meter:
                 torch.cuda.synchronize()
             seconds.append(self.clock() - started)
         return min(seconds)
+
+
+def _windows_of_attention() -> tuple[str, dict]:
+    """The option that holds their settings, and the wrappers that make them."""
+    from hires_fusion.sampling.attention import KEY as WINDOWS
+    from hires_fusion.sampling.attention import WRAPPERS
+
+    return WINDOWS, {kind: {WINDOWS: [wrapper]} for kind, wrapper in WRAPPERS.items()}
 
 
 def _attention() -> dict:

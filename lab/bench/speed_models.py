@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from ..pack import Session, enter, setup_host
@@ -36,17 +38,37 @@ TINY = FULL | {
     "context_dim": 64,
     "num_head_channels": 32,
 }
+# The published autoencoder, which the host knows from the names of its weights.
+AUTOENCODER = {
+    "double_z": True,
+    "z_channels": 4,
+    "resolution": 256,
+    "in_channels": 3,
+    "out_ch": 3,
+    "ch": 128,
+    "ch_mult": [1, 2, 4, 4],
+    "num_res_blocks": 2,
+    "attn_resolutions": [],
+    "dropout": 0.0,
+}
 TOKENS = 77
 SPREAD = 0.02  # of the random weights: small enough for fp16 to stay finite
 
 
 class RandomSDXL(Session):
-    """SDXL in fp16 on a GPU, or its tiny image in fp32 with a native size of 256 pixels.
+    """SDXL with its VAE, or its tiny image with the demo model's and a native size of 256 pixels.
 
     Prompts are not read: their text is random numbers too.
+
+    Args:
+        steps, cfg: of every stage.
+        tiny: the tiny image, anywhere.
+        dtype: of the UNet's weights and computations; float32 for the tiny image without.
     """
 
-    def __init__(self, steps: int, cfg: float = 7.5, tiny: bool = False):
+    def __init__(
+        self, steps: int, cfg: float = 7.5, tiny: bool = False, dtype: torch.dtype | None = None
+    ):
         setup_host()
         enter()
         import comfy.model_management as mm
@@ -56,14 +78,14 @@ class RandomSDXL(Session):
         self.steps, self.cfg = steps, cfg
         self.native = 32 if tiny else 128
         self.config = TINY if tiny else FULL
-        dtype = torch.float32 if tiny else torch.float16
+        dtype = dtype or (torch.float32 if tiny else torch.float16)
         config = comfy.supported_models.SDXL({**self.config, "dtype": dtype})
         config.native_size = 8 * self.native
         model = config.get_model({}, "", device=mm.get_torch_device()).eval()
         _randomise(model.diffusion_model)
         device = mm.get_torch_device()
         self.model = comfy.model_patcher.ModelPatcher(model, device, mm.unet_offload_device())
-        self.vae = None  # stages that lift pixels are not timed
+        self.vae = _demo_vae() if tiny else _random_vae()
         self.negative = self.encode("")
 
     def encode(self, prompt: str) -> list:
@@ -71,6 +93,21 @@ class RandomSDXL(Session):
         generator = torch.Generator().manual_seed(len(prompt))
         text = torch.randn(1, TOKENS, self.config["context_dim"], generator=generator)
         return [[text, {"pooled_output": torch.randn(1, 1280, generator=generator)}]]
+
+
+def _demo_vae() -> Any:
+    from hires_fusion.demo.loader import load_demo_model
+
+    return load_demo_model()[2]
+
+
+def _random_vae() -> Any:
+    import comfy.sd
+    from comfy.ldm.models.autoencoder import AutoencoderKL
+
+    network = AutoencoderKL(ddconfig=AUTOENCODER, embed_dim=4)
+    _randomise(network)
+    return comfy.sd.VAE(sd=network.state_dict())
 
 
 def _randomise(network: torch.nn.Module) -> None:

@@ -101,6 +101,24 @@ def test_operations_are_those_of_the_layers(bench):
     assert bench.native.flops == pytest.approx(sum(counted), rel=0.01)
 
 
+def test_attention_in_windows_is_counted_as_such(bench):
+    from hires_fusion.sampling.attention import WindowedAttention
+
+    bench.run("fast", OURS["HiRes Fusion fast"], 2)
+    shape = (1, 4, 64, 64)
+    whole, same, halves = (
+        bench.meter.flops([speed_meter.Call(shape, 0.0, windows)])
+        for windows in (None, WindowedAttention(window=2.0), WindowedAttention(jitter=False))
+    )
+    assert same == whole and halves < whole
+
+
+def test_some_of_our_methods_alone(bench):
+    first, decoded = bench.rows([2], [], [], ["VAE decode"])
+    assert first.method == "native" and (decoded.method, decoded.calls) == ("VAE decode", 0)
+    assert bench.limits.shares(decoded) == {"of_limit": None, "of_matrix_rate": None}
+
+
 def test_limits_and_shares():
     row = Row(
         "a", 2, seconds=12.0, busy=10.0, stages=(10.0,), evaluations=36, at_native=True, flops=4e12
