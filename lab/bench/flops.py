@@ -16,7 +16,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..pack import enter
-from .speed_models import FULL, TINY
+from .speed_models import AUTOENCODER, FULL, TINY
 
 META = torch.device("meta")
 SD15_UNET = FULL | {
@@ -48,17 +48,6 @@ FLUX_DIT = {
     "qkv_bias": True,
     "guidance_embed": True,
     "txt_ids_dims": [],
-}
-AUTOENCODER = {
-    "double_z": True,
-    "resolution": 256,
-    "in_channels": 3,
-    "out_ch": 3,
-    "ch": 128,
-    "ch_mult": [1, 2, 4, 4],
-    "num_res_blocks": 2,
-    "attn_resolutions": [],
-    "dropout": 0.0,
 }
 
 
