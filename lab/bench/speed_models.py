@@ -63,11 +63,15 @@ class RandomSDXL(Session):
     Args:
         steps, cfg: of every stage.
         tiny: the tiny image, anywhere.
-        dtype: of the UNet's weights and computations; float32 for the tiny image without.
+        dtype: of the UNet's weights and computations.
     """
 
     def __init__(
-        self, steps: int, cfg: float = 7.5, tiny: bool = False, dtype: torch.dtype | None = None
+        self,
+        steps: int,
+        cfg: float = 7.5,
+        tiny: bool = False,
+        dtype: torch.dtype = torch.float32,
     ):
         setup_host()
         enter()
@@ -78,7 +82,6 @@ class RandomSDXL(Session):
         self.steps, self.cfg = steps, cfg
         self.native = 32 if tiny else 128
         self.config = TINY if tiny else FULL
-        dtype = dtype or (torch.float32 if tiny else torch.float16)
         config = comfy.supported_models.SDXL({**self.config, "dtype": dtype})
         config.native_size = 8 * self.native
         model = config.get_model({}, "", device=mm.get_torch_device()).eval()
