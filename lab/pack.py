@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import types
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,6 +42,21 @@ def enter() -> None:
     pack = types.ModuleType(NAME)
     pack.__path__ = [str(ROOT)]
     sys.modules.setdefault(NAME, pack)
+
+
+def run_guider(
+    guider: Any,
+    noise: Tensor,
+    latent: Tensor,
+    sampler: Any,
+    sigmas: Tensor,
+    seed: int | None = None,
+) -> Tensor:
+    """The latent of one sampling run, on the device where the host's nodes hand it on."""
+    import comfy.model_management as mm
+
+    out = guider.sample(noise, latent, sampler, sigmas, seed=seed, disable_pbar=True)
+    return out.to(mm.intermediate_device())
 
 
 class Session:
@@ -113,7 +129,6 @@ class Session:
             cfg: instead of the session's.
             positive: CONDITIONING in place of the prompt's.
         """
-        import comfy.model_management as mm
         import comfy.samplers
 
         from hires_fusion.fusion_ops.schedule import end_of_schedule
@@ -127,8 +142,7 @@ class Session:
         sigmas = end_of_schedule(sigmas, whole, start)
         sampler = sampler or comfy.samplers.sampler_object("euler")
         noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(seed))
-        out = guider.sample(noise, latent, sampler, sigmas, seed=seed, disable_pbar=True)
-        return out.to(mm.intermediate_device())  # as the host's nodes hand it on
+        return run_guider(guider, noise, latent, sampler, sigmas, seed)
 
     def decode(self, latent: Tensor) -> Tensor:
         """(B, 3, H, W) in 0..1."""

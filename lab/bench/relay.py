@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..pack import Session
+from ..pack import Session, run_guider
 
 OTHER_NOISE = 1000  # as `nodes.expansion`
 
@@ -72,7 +72,6 @@ def run_stages(
 
 
 def _sampled(session: Session, step: Any, prompt: str, lifted: dict, seed: int) -> Tensor:
-    import comfy.model_management as mm
     import comfy.samplers
     from comfy_extras.nodes_custom_sampler import Guider_Basic
 
@@ -88,15 +87,9 @@ def _sampled(session: Session, step: Any, prompt: str, lifted: dict, seed: int) 
     guider = comfy.samplers.CFGGuider(_guided(viewed, step, lifted))
     guider.set_conds(yes, session.negative)
     guider.set_cfg(stage.cfg)
-    out = guider.sample(
-        noise.generate_noise(lifted),
-        lifted["samples"],
-        _sampler(stage),
-        _sigmas(session.model, stage),
-        seed=seed,
-        disable_pbar=True,
-    )
-    out = out.to(mm.intermediate_device())
+    made = noise.generate_noise(lifted)
+    sigmas = _sigmas(session.model, stage)
+    out = run_guider(guider, made, lifted["samples"], _sampler(stage), sigmas, seed)
     more = Drawn(seed + OTHER_NOISE)
     return added_noise(session.model, {"samples": out}, more, stage.added_noise)["samples"]
 

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from evaluation.spectrum import plane_spectrum, spectrum_distance
 
 from ..bench.repetition import is_right
-from ..pack import Session
+from ..pack import Session, run_guider
 from ..scenes.wishes import true_render, wish
 
 RADIUS = 0.125  # a quarter of the frequencies of each axis is low
@@ -86,7 +86,7 @@ def refine(session: Session, prompt: str, base: Tensor, seed: int, transform=Non
     sampler = comfy.samplers.sampler_object("dpmpp_2m")
     sampler = between_steps(sampler, transform) if transform else sampler
     noise = torch.randn(base.shape, generator=torch.Generator().manual_seed(seed + 2100))
-    return guider.sample(noise, base, sampler, sigmas, seed=seed, disable_pbar=True)
+    return run_guider(guider, noise, base, sampler, sigmas, seed)
 
 
 def true_latents(session: Session, seeds: range, each: int) -> Tensor:

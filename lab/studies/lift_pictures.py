@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from PIL import Image
 
-from ..pack import Session
+from ..pack import Session, run_guider
 from ..pictures import sheet, to_image
 from .pages import Cells, draw_pages
 
@@ -56,8 +56,7 @@ class Study:
         sigmas = renoise_sigmas(self.session.model, sigma, steps, "ddim_uniform")
         drawn = self.noise(share).generate_noise(latent)
         euler = comfy.samplers.sampler_object("euler")
-        out = self.guider.sample(drawn, samples, euler, sigmas, disable_pbar=True, seed=SEED)
-        return {"samples": out}
+        return {"samples": run_guider(self.guider, drawn, samples, euler, sigmas, SEED)}
 
     def part(self, latent: dict) -> Image.Image:
         return to_image(self.session.decode(latent["samples"])).crop(PART)

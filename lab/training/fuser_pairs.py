@@ -31,7 +31,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..files import write_json
-from ..pack import enter
+from ..pack import enter, run_guider
 from ..scenes.wishes import TAUGHT
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
@@ -80,7 +80,7 @@ def again(model: Model, prompts: list[str], latent: Tensor, noise: Tensor, share
     sigmas = comfy.samplers.calculate_sigmas(sampling, args.scheduler, args.steps)
     sigmas = sigmas[-(max(1, int(args.steps * share)) + 1) :]
     sampler = comfy.samplers.sampler_object(args.sampler)
-    return guider.sample(noise, latent, sampler, sigmas, disable_pbar=True)
+    return run_guider(guider, noise, latent, sampler, sigmas)
 
 
 def scenes(args: argparse.Namespace) -> list[tuple[np.ndarray, dict]]:
