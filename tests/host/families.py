@@ -97,9 +97,12 @@ FAMILIES = {
 }
 
 
-def tiny(family: Family) -> comfy.model_patcher.ModelPatcher:
-    """A MODEL of the family with small random weights, and a small native size."""
-    config = getattr(comfy.supported_models, family.config)({"dtype": torch.float32, **family.unet})
+def tiny(family: Family, dtype: torch.dtype = torch.float32) -> comfy.model_patcher.ModelPatcher:
+    """A MODEL of the family with small random weights, and a small native size.
+
+    Its weights are the same in every dtype, but for their rounding.
+    """
+    config = getattr(comfy.supported_models, family.config)({"dtype": dtype, **family.unet})
     config.native_size = family.cells * family.cell
     cpu = torch.device("cpu")
     model = config.get_model({}, "", device=cpu)
@@ -110,7 +113,8 @@ def tiny(family: Family) -> comfy.model_patcher.ModelPatcher:
             continue
         scales = tensor.ndim == 1 and not name.endswith("bias")
         spread = 0.1 if tensor.ndim == 1 else tensor[0].numel() ** -0.5
-        tensor.data = scales + spread * torch.randn(tensor.shape, generator=generator)
+        drawn = scales + spread * torch.randn(tensor.shape, generator=generator)
+        tensor.data = drawn.to(tensor.dtype)
     return comfy.model_patcher.ModelPatcher(model.eval(), cpu, cpu)
 
 
