@@ -23,7 +23,7 @@ from .worker import Gone, Worker
 
 DONE, FAILED, USAGE, MACHINE, STOPPED = 0, 1, 2, 3, 130
 EXITS = """exit codes: 0 all done; 1 a run was refused or failed; 2 the command, the workflow or the
-table is wrong; 3 no server, a lost one, or a full disk; 130 stopped by Ctrl-C"""
+table is wrong; 3 no server, a lost one, a full disk, or a package missing; 130 stopped by Ctrl-C"""
 URL = "http://127.0.0.1:8188"
 
 
