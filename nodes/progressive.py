@@ -64,7 +64,7 @@ class ProgressiveUpscale(io.ComfyNode):
                 io.Combo.Input(
                     "preset",
                     options=list(PRESETS),
-                    default="RepLDM",
+                    default="HiRes Fusion best",
                     tooltip="The published method whose stages to run, or one of our own.",
                 ),
                 io.Float.Input(
