@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont
 
-SIZE = (560, 400)
+SIZE = (680, 460)
 MARGIN = (56, 36, 16, 46)  # left, top, right, bottom
 INK, GREY, FRONT = "#222222", "#dddddd", "#c0392b"
 COLOURS = {"baseline": "#2c6fbb", "preset": "#c0392b", "fusion": "#7d3c98", "ablation": "#999999"}
@@ -58,7 +58,8 @@ class Axes:
         ends = [v for p in inside for v in (p.value, p.low, p.high) if math.isfinite(v)]
         self.x = math.log10(min(costs) * 0.8), math.log10(max(costs) * 1.9)
         room = 0.06 * (max(ends) - min(ends) or 1)
-        self.y = min(ends) - room, max(ends) + room
+        # Below the best ones is room for the labels of a crowd.
+        self.y = min(ends) - 4 * room, max(ends) + room
 
     def place(self, cost: float, value: float) -> tuple[float, float]:
         """Pixels of a point."""
@@ -122,13 +123,18 @@ def _label(pen, place, name, font, taken) -> None:
     """The name beside its point, where no other label or point is."""
     x, y = place
     width = pen.textlength(name, font)
-    spots = [
-        (x + side * 9 - (width if side < 0 else 0), y - 7 + shift)
-        for shift in (0, -9, 9, -18, 18, -27, 27, -36, 36)
-        for side in (1, -1)
+    left, top, _, bottom = MARGIN
+    shifts = sorted((9 * step for step in range(-10, 11)), key=abs)
+    boxes = [
+        (sx, y - 7 + shift, sx + width, y + 7 + shift)
+        for shift in shifts
+        for sx in (x + 9, x - 9 - width)
     ]
-    boxes = [(sx, sy, sx + width, sy + 14) for sx, sy in spots]
-    boxes = [box for box in boxes if box[0] > MARGIN[0] and box[2] < SIZE[0]] or boxes
+    boxes = [
+        box
+        for box in boxes
+        if left < box[0] and box[2] < SIZE[0] and top < box[1] and box[3] < SIZE[1] - bottom
+    ] or boxes
 
     def free(box) -> bool:
         return not any(
@@ -136,6 +142,8 @@ def _label(pen, place, name, font, taken) -> None:
         )
 
     box = next((box for box in boxes if free(box)), boxes[0])
+    if abs(box[1] + 7 - y) > 9:  # too far away to tell whose it is
+        pen.line((x, y, box[0] - 2 if box[0] > x else box[2] + 2, box[1] + 7), fill=INK)
     pen.text(box[:2], name, INK, font)
     taken.append(box)
 

@@ -8,9 +8,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from lab.bench import gallery as galleries
+from lab.bench import plot as plots
 from lab.bench import quality
 from lab.bench.gallery import Cost, Gallery, cost_of, load
 from lab.bench.measures import chance, fidelity, line_ratios, roughness, seam_score
@@ -117,7 +118,21 @@ def test_the_front_holds_what_nothing_beats():
     assert [p.name for p in pareto(points)] == ["a", "b", "d"]
     assert pareto([point("a", 1, 1), point("b", 1, 2)]) == [point("a", 1, 1)]
     assert ticks(0, 1) == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1.0])
-    assert scatter(points, "title", "cost", "value").size == (560, 400)
+    assert scatter(points, "title", "cost", "value").size == plots.SIZE
+
+
+def test_labels_of_a_crowd_stay_apart_and_inside():
+    pen = ImageDraw.Draw(Image.new("RGB", plots.SIZE))
+    left, top, _, bottom = plots.MARGIN
+    places = [(left + 60 + 3 * k, plots.SIZE[1] - bottom - 20 - 2 * k) for k in range(8)]
+    boxes = [(x - 5, y - 5, x + 5, y + 5) for x, y in places]
+    for k, place in enumerate(places):
+        plots._label(pen, place, f"method {k}", ImageFont.load_default(12), boxes)
+    labels = boxes[len(places) :]
+    assert all(x0 > left and y0 > top for x0, y0, _, _ in labels)
+    assert all(x1 < plots.SIZE[0] and y1 < plots.SIZE[1] - bottom for _, _, x1, y1 in labels)
+    for a, b in itertools.combinations(boxes[len(places) - 1 :], 2):
+        assert a[0] >= b[2] or b[0] >= a[2] or a[1] >= b[3] or b[1] >= a[3]
 
 
 def test_failures_do_not_press_the_others_together():
@@ -213,7 +228,7 @@ def test_table_and_plot_hold_every_row():
     assert (
         line.startswith("| DemoFusion | 0.250 (0.150..0.350) |") and "| 25% | 1.5 | 560 |" in line
     )
-    assert plot({2: rows, 3: rows}).size == (1680, 800)
+    assert plot({2: rows, 3: rows}).size == (3 * plots.SIZE[0], 2 * plots.SIZE[1])
 
 
 def test_a_missing_upscaler_leaves_its_row_out(monkeypatch, capsys):
