@@ -86,6 +86,11 @@ OPTIONS = """() => [...document.querySelectorAll("[role=option]")]
     .filter(Boolean)"""
 CHANGED = f"(before) => JSON.stringify(({OPTIONS})()) !== JSON.stringify(before)"
 # Where an output and an input are on the screen.
+# Help stays open beside the canvas, over what lies there.
+CLOSE_PANEL = """() => {
+    const tabs = app.extensionManager?.sidebarTab;
+    if (tabs?.activeSidebarTabId) tabs.toggleSidebarTab(tabs.activeSidebarTabId);
+}"""
 ENDS = """([source, output, target, slot]) => {
     const [from, to] = [source, target].map((type) => app.graph.nodes.find((n) => n.type === type));
     const out = from.getOutputPos(from.outputs.findIndex((o) => o.name === output));
@@ -155,9 +160,10 @@ class Canvas:
             route.abort()
 
     def clear(self) -> None:
-        """An empty canvas without dialogs, complaints, queue or pictures of before."""
+        """An empty canvas without dialogs, panels, complaints, queue or pictures of before."""
         self.stop()
         self.close_dialogs()
+        self.page.evaluate(CLOSE_PANEL)
         self.page.evaluate("(empty) => app.loadGraphData(empty)", EMPTY)
         self.page.evaluate("() => { app.lastNodeErrors = null; app.lastExecutionError = null; }")
         self.settle()
