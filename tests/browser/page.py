@@ -85,12 +85,12 @@ OPTIONS = """() => [...document.querySelectorAll("[role=option]")]
     .map((option) => option.innerText.replaceAll("\\u00a0", " ").trim().split("\\n")[0].trim())
     .filter(Boolean)"""
 CHANGED = f"(before) => JSON.stringify(({OPTIONS})()) !== JSON.stringify(before)"
-# Where an output and an input are on the screen.
 # Help stays open beside the canvas, over what lies there.
 CLOSE_PANEL = """() => {
     const tabs = app.extensionManager?.sidebarTab;
     if (tabs?.activeSidebarTabId) tabs.toggleSidebarTab(tabs.activeSidebarTabId);
 }"""
+# Where an output and an input are on the screen.
 ENDS = """([source, output, target, slot]) => {
     const [from, to] = [source, target].map((type) => app.graph.nodes.find((n) => n.type === type));
     const out = from.getOutputPos(from.outputs.findIndex((o) => o.name === output));

@@ -118,7 +118,7 @@ def test_the_front_holds_what_nothing_beats():
     assert [p.name for p in pareto(points)] == ["a", "b", "d"]
     assert pareto([point("a", 1, 1), point("b", 1, 2)]) == [point("a", 1, 1)]
     assert ticks(0, 1) == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1.0])
-    assert scatter(points, "title", "cost", "value").size == plots.SIZE
+    assert scatter(points, "title", "cost", "value").size == (680, 460)
 
 
 def test_labels_of_a_crowd_stay_apart_and_inside():
@@ -228,7 +228,7 @@ def test_table_and_plot_hold_every_row():
     assert (
         line.startswith("| DemoFusion | 0.250 (0.150..0.350) |") and "| 25% | 1.5 | 560 |" in line
     )
-    assert plot({2: rows, 3: rows}).size == (3 * plots.SIZE[0], 2 * plots.SIZE[1])
+    assert plot({2: rows, 3: rows}).size == (2040, 920)
 
 
 def test_a_missing_upscaler_leaves_its_row_out(monkeypatch, capsys):
